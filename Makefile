@@ -1,0 +1,121 @@
+# Everything a developer or CI types. `make` alone lists the targets.
+# Python packages live in .venv, installed by plain pip from the lock files (so pip's own configuration is honoured);
+# stamp files in .venv remember what was installed, so the second time is quick.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3.11
+VENV := .venv
+PY := $(VENV)/bin/python
+ARGS ?=
+
+# What ruff and mypy look at; `wildcard`, because a tool that is given a missing folder stops.
+CODE := $(wildcard server shards clients bench tests)
+
+VENV_MADE := $(VENV)/.made
+RUNTIME := $(VENV)/.runtime-installed
+DEV := $(VENV)/.dev-installed
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo '  ARGS="..." is passed on by run, test, bench and torture: make test ARGS="tests/unit -k ring"'
+
+# ------------------------------------------------------------------------------------------------------ use
+
+.PHONY: run
+run: $(RUNTIME) ## Start the server on 127.0.0.1:50051; orders are kept in data/
+	@$(PY) -m protos.generate --check-sources
+	@echo "starting the server (data in data/, Ctrl-C drains and stops)"
+	@exec $(PY) -m server --data-dir data $(ARGS)
+
+.PHONY: test
+test: $(DEV) ## Run every test suite and print what each took
+	@$(PY) -m pytest -q $(ARGS)
+
+.PHONY: check
+check: $(DEV) ## Lint, types, import contracts, protos and generated code (under a minute)
+	@echo "ruff check" && $(PY) -m ruff check --quiet .
+	@echo "ruff format" && $(PY) -m ruff format --quiet --check . || { echo "run: make format" >&2; exit 1; }
+	@echo "mypy" && $(PY) -m mypy --no-error-summary $(CODE) protos/generate.py
+	@echo "import contracts" && $(VENV)/bin/lint-imports > $(VENV)/lint-imports.log 2>&1 \
+	  || { cat $(VENV)/lint-imports.log >&2; exit 1; }
+	@echo "buf lint" && $(VENV)/bin/buf lint
+	@$(MAKE) breaking
+	@echo "generated code" && $(PY) -m protos.generate --check
+	@echo "check: all good"
+
+.PHONY: bench
+bench: $(DEV) ## Measure orders/s against an empty handler on the same transport
+	@$(PY) -m bench $(ARGS)
+
+.PHONY: torture
+torture: $(DEV) ## The tests marked `torture`, with the large numbers (long)
+	@TORTURE=1 $(PY) -m pytest -m torture --timeout 0 $(ARGS)
+
+# -------------------------------------------------------------------------------------------------- develop
+
+.PHONY: format
+format: $(DEV) ## Format the code and apply the safe fixes of the linter
+	@$(PY) -m ruff format --quiet . && $(PY) -m ruff check --quiet --fix .
+
+.PHONY: proto
+proto: $(DEV) ## Generate the code beside each .proto again
+	@$(PY) -m protos.generate
+
+# The wire may not break what was released: against the last release tag, before the first one against the parent
+# commit. `git archive`, because it works in a worktree too.
+.PHONY: breaking
+breaking: $(DEV) ## Compare the protos with the last release (part of check)
+	@old=$$(git describe --tags --abbrev=0 --match 'v[0-9]*' 2>/dev/null || git rev-parse --verify --quiet HEAD~1 || true); \
+	if [ -z "$$old" ]; then \
+	  echo "buf breaking: skipped, there is neither a release tag nor a parent commit"; \
+	elif [ -z "$$(git ls-tree -r --name-only "$$old" -- protos | grep '\.proto$$' || true)" ]; then \
+	  echo "buf breaking: skipped, $${old:0:12} has no protos"; \
+	else \
+	  echo "buf breaking against $${old:0:12}"; \
+	  scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT; \
+	  git archive "$$old" protos | tar -x -C "$$scratch"; cp buf.yaml "$$scratch"; \
+	  $(VENV)/bin/buf breaking --against "$$scratch"; \
+	fi
+
+.PHONY: lock
+lock: $(DEV) ## Resolve the ranges of pyproject.toml into the lock files (newest versions)
+	@echo "resolving requirements.lock and requirements-dev.lock"
+	@lock="$(VENV)/bin/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --custom-compile-command 'make lock'"; \
+	eval "$$lock --output-file requirements.lock"; \
+	eval "$$lock --group dev --constraints requirements.lock --output-file requirements-dev.lock"
+
+.PHONY: clean
+clean: ## Remove the environment and the caches; data/ stays
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './data/*' -prune -exec rm -rf {} +
+
+# ---------------------------------------------------------------------------------------------- environment
+
+$(VENV_MADE):
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "$(PYTHON) is missing. Debian 12: apt-get install python3.11 python3.11-venv" >&2; \
+	  echo "A later Python does as well: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON) has no venv. Debian 12: apt-get install python3.11-venv" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$(PYTHON) is older than 3.11, which Crest needs. Debian 12: apt-get install python3.11 python3.11-venv" >&2; exit 1; }
+	@echo "creating $(VENV)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(RUNTIME): requirements.lock $(VENV_MADE)
+	@echo "installing what the server needs (requirements.lock)"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	@touch $@
+
+$(DEV): requirements-dev.lock $(VENV_MADE)
+	@echo "installing what development needs (requirements-dev.lock)"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
+	@touch $@ $(RUNTIME)
