@@ -1,8 +1,8 @@
 """Generates the Python code beside each .proto; `python -m protos.generate` (`make proto`) for developers.
 
-The code is committed, so that running the service needs no compiler. Three things come out for each source: messages
-(`_pb2.py`), stubs and servicers (`_pb2_grpc.py`), and types for both (`.pyi`, by mypy-protobuf). `sources.sha256`
-records the sources they were made from, so that `--check-sources` can tell stale code without a compiler at hand.
+The code is committed, so that running the service needs no compiler. Each source gives messages (`_pb2.py`), stubs
+and servicers (`_pb2_grpc.py`), and types for both (`.pyi`, by mypy-protobuf). `sources.sha256` records the sources
+they were made from, so that `--check-sources` can tell stale code without a compiler at hand.
 """
 
 import argparse
@@ -25,14 +25,15 @@ def sources() -> list[str]:
 
 def digests() -> str:
     """The sources' digests in the format of sha256sum."""
-    return "".join(f"{hashlib.sha256((ROOT / name).read_bytes()).hexdigest()}  {name}\n" for name in sources())
+    lines = [f"{hashlib.sha256((ROOT / name).read_bytes()).hexdigest()}  {name}\n" for name in sources()]
+    return "".join(lines)
 
 
 def compile_into(target: Path) -> None:
     """Runs protoc for all sources; the paths under `target` mirror the repository.
 
-    The virtual path `protos=` makes the Python package `protos.orders.v1` while the wire name stays `orders.v1`; its
-    price is that our sources import nothing but google/protobuf.
+    The virtual path `protos=` makes the Python package `protos.orders.v1` while the wire name stays `orders.v1`;
+    its price is that our sources import nothing but google/protobuf.
     """
     tools = Path(sys.executable).parent
     subprocess.run(
@@ -61,20 +62,20 @@ def generated_under(top: Path) -> dict[str, bytes]:
 
 
 def differences() -> list[str]:
-    """One line for each generated file that is missing, different, or left over from a source that is gone."""
+    """One line for each generated file that is missing, different, or left without its source."""
     with tempfile.TemporaryDirectory() as scratch:
         compile_into(Path(scratch))
         wanted = generated_under(Path(scratch))
     present = generated_under(ROOT)
     return [
-        *(f"{name}: missing" for name in sorted(wanted.keys() - present.keys())),
-        *(f"{name}: without a source" for name in sorted(present.keys() - wanted.keys())),
-        *(f"{name}: differs" for name in sorted(wanted.keys() & present.keys()) if wanted[name] != present[name]),
+        f"{name}: {'missing' if name not in present else 'differs' if name in wanted else 'without a source'}"
+        for name in sorted(wanted.keys() | present.keys())
+        if wanted.get(name) != present.get(name)
     ]
 
 
 def stale_sources() -> list[str]:
-    """One line when the recorded digests are not those of the sources; needs nothing but the standard library."""
+    """One line when the recorded digests are not those of the sources; asks for no compiler."""
     recorded = DIGESTS.read_text() if DIGESTS.exists() else ""
     return [] if recorded == digests() else [f"{DIGESTS.relative_to(ROOT)}: not of these sources"]
 
@@ -82,15 +83,15 @@ def stale_sources() -> list[str]:
 def main() -> int:
     """Generates, or with a flag compares; 0 when the tree is up to date, 1 when it is not."""
     parser = argparse.ArgumentParser(prog="python -m protos.generate", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing, compare with a fresh generation")
-    parser.add_argument("--check-sources", action="store_true", help="write nothing, compare recorded digests only")
+    parser.add_argument("--check", action="store_true", help="only compare, with a fresh generation")
+    parser.add_argument("--check-sources", action="store_true", help="only compare the sources' digests")
     asked = parser.parse_args()
     if asked.check or asked.check_sources:
         found = stale_sources() + (differences() if asked.check else [])
         for line in found:
             print(line, file=sys.stderr)
         if found:
-            print("Generated code is not up to date: run `make proto` and commit the result.", file=sys.stderr)
+            print("Generated code is out of date: run `make proto` and commit the result.", file=sys.stderr)
         return 1 if found else 0
     compile_into(ROOT)
     DIGESTS.write_text(digests())

@@ -1,0 +1,1 @@
+"""The order service's processes: supervisor, workers and exporter, and what they are made of."""

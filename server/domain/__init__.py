@@ -1,0 +1,1 @@
+"""What an order is and may become: pure decisions, standard library only, called and never calling."""

@@ -1,0 +1,205 @@
+"""An order as a value, the drafts it is made from, and the decisions about it.
+
+Values are immutable tuples: cheap to make, compare and encode. All times are Unix microseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from typing import NamedTuple
+
+from server.domain import limits
+from server.domain.errors import OrderError, Reason, Violation, invalid
+from server.domain.states import FINAL, TRANSITIONS, State, Verb, allowed_verbs
+
+
+class Line(NamedTuple):
+    """One line of an order; the price is in minor units of the order's currency."""
+
+    sku: str
+    quantity: int
+    unit_price_minor: int
+
+
+class Draft(NamedTuple):
+    """What a caller asks for: an order that does not exist yet. Attributes are sorted by key."""
+
+    customer_id: str
+    currency_code: str
+    lines: tuple[Line, ...]
+    attributes: tuple[tuple[str, str], ...]
+
+
+class Transition(NamedTuple):
+    """One step in an order's life; the i-th one (from 0) made version i + 1."""
+
+    state: State
+    time_us: int
+    reason: str = ""
+
+
+class Order(NamedTuple):
+    """One order at one version."""
+
+    order_id: bytes
+    """16 bytes, a UUIDv7 (see ``shards.keys``)."""
+    customer_id: str
+    currency_code: str
+    lines: tuple[Line, ...]
+    attributes: tuple[tuple[str, str], ...]
+    total_minor: int
+    transitions: tuple[Transition, ...]
+
+    @property
+    def version(self) -> int:
+        """The version, from 1: the number of transitions, the creation included."""
+        return len(self.transitions)
+
+    @property
+    def state(self) -> State:
+        """The present state."""
+        return self.transitions[-1].state
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing can become of the order any more."""
+        return self.state in FINAL
+
+    def as_of(self, version: int) -> Order:
+        """Returns the order as it was at ``version`` (1 to ``self.version``): everything else never changes."""
+        return self if version == self.version else self._replace(transitions=self.transitions[:version])
+
+
+def create(draft: Draft, order_id: bytes, now_us: int) -> Order:
+    """Returns the new order, PENDING, of a draft that ``validate_draft`` has passed."""
+    return Order(
+        order_id,
+        draft.customer_id,
+        draft.currency_code,
+        draft.lines,
+        draft.attributes,
+        sum(line.quantity * line.unit_price_minor for line in draft.lines),
+        (Transition(State.PENDING, now_us),),
+    )
+
+
+def transition(order: Order, verb: Verb, reason: str, expected_version: int | None, now_us: int) -> Order:
+    """Returns the order one version later, or raises ``OrderError``.
+
+    VERSION_MISMATCH comes before TRANSITION_NOT_ALLOWED: who names a version is told first that it is not the present
+    one. Time never goes back within an order, whatever the clocks of two workers say.
+    """
+    state = order.state
+    if expected_version is not None and expected_version != order.version:
+        raise OrderError(
+            Reason.VERSION_MISMATCH,
+            f"the order is at version {order.version}, not {expected_version}: read it and decide again",
+            metadata={
+                "current_version": str(order.version),
+                "expected_version": str(expected_version),
+                "state": state.name,
+            },
+        )
+    sources, target = TRANSITIONS[verb]
+    if state not in sources:
+        raise OrderError(
+            Reason.TRANSITION_NOT_ALLOWED,
+            _why_not(verb, state),
+            metadata={
+                "state": state.name,
+                "version": str(order.version),
+                "method": verb.value,
+                "allowed_methods": ",".join(v.value for v in allowed_verbs(state)),
+            },
+        )
+    step = Transition(target, max(now_us, order.transitions[-1].time_us), reason)
+    return order._replace(transitions=(*order.transitions, step))
+
+
+def _why_not(verb: Verb, state: State) -> str:
+    allowed = allowed_verbs(state)
+    if verb is Verb.CANCEL and Verb.REFUND in allowed:
+        advice = "money has been taken, so use RefundOrder"
+    elif verb is Verb.REFUND and Verb.CANCEL in allowed:
+        advice = "nothing has been paid, so use CancelOrder"
+    elif allowed:
+        advice = "it allows " + ", ".join(v.value for v in allowed)
+    else:
+        advice = "that state is final"
+    return f"{verb.value} is not allowed on an order that is {state.name}: {advice}"
+
+
+def validate_draft(draft: Draft, currencies: Container[str], *, prefix: str = "") -> None:
+    """Raises the INVALID_REQUEST ``OrderError`` that names every bad field of a draft, with paths under ``prefix``."""
+    bad: list[Violation] = []
+    if problem := text_problem(draft.customer_id, limits.CUSTOMER_ID_BYTES_MAX):
+        bad.append(Violation(f"{prefix}customer_id", problem))
+    if draft.currency_code not in currencies:
+        bad.append(Violation(f"{prefix}currency_code", "not an ISO 4217 alphabetic code, such as EUR"))
+    _validate_lines(draft.lines, prefix, bad)
+    if draft.attributes:
+        _validate_attributes(draft.attributes, prefix, bad)
+    if bad:
+        raise invalid(bad)
+
+
+def _validate_lines(lines: tuple[Line, ...], prefix: str, bad: list[Violation]) -> None:
+    if not 1 <= len(lines) <= limits.LINES_MAX:
+        bad.append(Violation(f"{prefix}lines", f"{len(lines)} lines, allowed are 1-{limits.LINES_MAX}"))
+    total = 0
+    before = len(bad)
+    for i, (sku, quantity, unit_price_minor) in enumerate(lines[: limits.LINES_MAX]):
+        if problem := text_problem(sku, limits.SKU_BYTES_MAX):
+            bad.append(Violation(f"{prefix}lines[{i}].sku", problem))
+        if not 1 <= quantity <= limits.QUANTITY_MAX:
+            bad.append(Violation(f"{prefix}lines[{i}].quantity", f"is {quantity}, allowed are 1-{limits.QUANTITY_MAX}"))
+        if not 0 <= unit_price_minor <= limits.UNIT_PRICE_MINOR_MAX:
+            bad.append(
+                Violation(
+                    f"{prefix}lines[{i}].unit_price_minor",
+                    f"is {unit_price_minor}, allowed are 0-{limits.UNIT_PRICE_MINOR_MAX}",
+                )
+            )
+        total += quantity * unit_price_minor
+    if len(bad) == before and total > limits.TOTAL_MINOR_MAX:
+        bad.append(Violation(f"{prefix}lines", f"their total is {total}, more than int64 holds"))
+
+
+def _validate_attributes(attributes: tuple[tuple[str, str], ...], prefix: str, bad: list[Violation]) -> None:
+    if len(attributes) > limits.ATTRIBUTES_MAX:
+        bad.append(
+            Violation(f"{prefix}attributes", f"{len(attributes)} attributes, allowed are {limits.ATTRIBUTES_MAX}")
+        )
+    for key, value in attributes[: limits.ATTRIBUTES_MAX]:
+        if not 1 <= len(key.encode()) <= limits.ATTRIBUTE_KEY_BYTES_MAX:
+            bad.append(
+                Violation(
+                    f"{prefix}attributes[{quoted(key)}]",
+                    f"the key has {len(key.encode())} bytes, allowed are 1-{limits.ATTRIBUTE_KEY_BYTES_MAX}",
+                )
+            )
+        if len(value.encode()) > limits.ATTRIBUTE_VALUE_BYTES_MAX:
+            bad.append(
+                Violation(
+                    f"{prefix}attributes[{quoted(key)}]",
+                    f"the value has {len(value.encode())} bytes, at most {limits.ATTRIBUTE_VALUE_BYTES_MAX}",
+                )
+            )
+
+
+def text_problem(text: str, bytes_max: int, *, bytes_min: int = 1) -> str:
+    """Returns what is wrong with a text that must be printable and of so many UTF-8 bytes, or "" when it is good.
+
+    Printable is ``str.isprintable``: no control, format, surrogate or unassigned characters, no blank but U+0020.
+    """
+    size = len(text) if text.isascii() else len(text.encode())
+    if not bytes_min <= size <= bytes_max:
+        return f"has {size} bytes, allowed are {bytes_min}-{bytes_max}"
+    if not text.isprintable():
+        return "has characters that are not printable"
+    return ""
+
+
+def quoted(key: str) -> str:
+    """Returns a key shortened and quoted for a field path, so that a hostile one cannot flood an error."""
+    return '"' + ascii(key[:40])[1:-1].replace('"', '\\"') + ("..." if len(key) > 40 else "") + '"'

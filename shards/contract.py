@@ -1,0 +1,207 @@
+"""The law of stores: what is kept, how it is written, read and sealed, and how it fails.
+
+Every store (embedded, Cassandra) and every wrapper obeys this module, and one acceptance suite (``tests/contract``)
+holds them to it. Nothing here does I/O.
+
+The law:
+
+1. **A write is conditional.** A row of version 1 is stored only where no row is and its bucket is not sealed; a row of
+   version v > 1 replaces a row of version v - 1 and nothing else. Whoever loses learns the row that is there.
+2. **APPLIED is durable.** It is said only when the row has reached the disk of a quorum (embedded: fsync).
+3. **A commit is all or nothing for each row**, never half a row. Rows of one commit may fare differently.
+4. **Failures are honest.** ``Unavailable``, ``Overloaded`` and ``Invalid`` mean that nothing of the commit was or will
+   be written. Any other failure leaves the outcome of each row unknown: it may have been, or may yet be, written.
+5. **STRONG reads are linearizable** with writes, and settle them: what a STRONG read has once shown or not shown of a
+   write that had failed stays so, unless that write is made again.
+6. **Sealing is final.** Once ``seal`` returned, no row of version 1 whose id falls into that bucket is ever stored.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Hashable, Sequence
+from typing import Final, NamedTuple, Protocol
+
+from shards.keys import Key
+
+MARK_BYTES: Final = 32
+"""Bytes of one mark: 16 of the request id, 16 of the digest of its payload."""
+
+BUCKET_S: Final = 600
+"""Length of a time bucket in seconds; partitions of a store hold one bucket, and sealing closes one."""
+
+SEAL_AFTER_S: Final = 900
+"""Seconds past its end after which a bucket may be sealed: so long, at least, a request id creates."""
+
+
+class Row(NamedTuple):
+    """One order as a store keeps it. Its ``version`` is the number of its marks."""
+
+    key: Key
+    customer: str
+    marks: bytes
+    """One mark a version, oldest first: ``request_id + digest`` of the request that made it (32 bytes each)."""
+    body: bytes
+    """The order itself, opaque to shards."""
+
+    @property
+    def version(self) -> int:
+        """The version, from 1."""
+        return len(self.marks) // MARK_BYTES
+
+    def version_made_by(self, request_id: bytes) -> int:
+        """Returns the version that the request (16 bytes) made, or 0 when it made none."""
+        for start in range(0, len(self.marks), MARK_BYTES):
+            if self.marks.startswith(request_id, start):
+                return start // MARK_BYTES + 1
+        return 0
+
+    def mark(self, version: int) -> bytes:
+        """Returns the mark (32 bytes) of a version from 1 to ``version``."""
+        return self.marks[(version - 1) * MARK_BYTES : version * MARK_BYTES]
+
+
+class Verdict(enum.Enum):
+    """What became of one row of a commit."""
+
+    APPLIED = "applied"
+    """Stored, durable."""
+    CLASH = "clash"
+    """Not stored: another version, or none, is there."""
+    SEALED = "sealed"
+    """Not stored, and no row of this id ever will be: its bucket is sealed and has none."""
+    DEFERRED = "deferred"
+    """Not stored, because another row of the same commit was refused: commit it again."""
+
+
+class Outcome(NamedTuple):
+    """The fate of one row, and for CLASH the row that is there (None: there is none)."""
+
+    verdict: Verdict
+    present: Row | None = None
+
+
+APPLIED: Final = Outcome(Verdict.APPLIED)
+DEFERRED: Final = Outcome(Verdict.DEFERRED)
+SEALED: Final = Outcome(Verdict.SEALED)
+
+
+class Consistency(enum.Enum):
+    """Which answer a read accepts."""
+
+    CACHED = "cached"
+    """A real past version: from a cache, or from a quorum. Never a false "no such row" for an acknowledged one."""
+    STRONG = "strong"
+    """The current version, linearizable with every acknowledged write."""
+
+
+class CommitLimits(NamedTuple):
+    """How much a store takes at once; each at least 1."""
+
+    rows_max: int
+    """Rows of one commit."""
+    bytes_max: int
+    """Sum of ``len(body) + len(marks)`` of one commit."""
+    in_flight_max: int
+    """Commits under way at once, over all lanes of the shard."""
+
+
+class Store(Protocol):
+    """One shard's truth. Safe for concurrent use by the tasks of one event loop, and by other processes beside it."""
+
+    @property
+    def limits(self) -> CommitLimits:
+        """What one commit may hold."""
+
+    def lane(self, key: Key) -> Hashable:
+        """Returns the lane of a key: rows of one lane may be committed together, and gain by it."""
+
+    async def commit(self, rows: Sequence[Row]) -> Sequence[Outcome]:
+        """Stores rows of one lane, no two of one order, within ``limits``; returns one outcome a row, in order.
+
+        Raises ``StoreError`` (law 4). Cancelling the caller does not undo what is under way.
+        """
+
+    async def read(self, keys: Sequence[Key], consistency: Consistency) -> Sequence[Row | None]:
+        """Returns the row of each key, in order; None where none is stored. Raises ``StoreError``."""
+
+    async def list_customer(
+        self, customer: str, slot: int, gen: int, tag: int, before: bytes | None, rows_max: int
+    ) -> Sequence[Row]:
+        """Returns the customer's rows by descending order id, those below ``before``, at most ``rows_max``.
+
+        Fewer than ``rows_max`` rows means that there are no more. Complete and read-your-writes. Raises ``StoreError``.
+        """
+
+    async def seal(self, key: Key) -> None:
+        """Seals the bucket of a key (law 6). Idempotent. The caller has made sure that it is old enough."""
+
+    async def close(self) -> None:
+        """Finishes what is under way and lets go of files and connections. Idempotent."""
+
+
+class Cache(Protocol):
+    """Remembers rows. May forget at any moment; never answers a row that was not once the truth.
+
+    Asynchronous because it may be remote. Never raises for a cache that is away: that is a miss.
+    """
+
+    async def get(self, keys: Sequence[Key]) -> Sequence[Row | None]:
+        """Returns the remembered row of each key, in order; None for a miss or one past its lifetime."""
+
+    async def put(self, rows: Sequence[Row], read_started: float) -> None:
+        """Remembers rows, each unless a newer version is remembered.
+
+        ``read_started`` (``time.monotonic`` seconds) is when the read that found them began: lifetime counts from it.
+        """
+
+    async def close(self) -> None:
+        """Lets go of connections. Idempotent."""
+
+
+class Observer(Protocol):
+    """Told what happens in shards; implemented by the server's metrics. Must be quick and never raise."""
+
+    def store_call(self, shard: int, operation: str, seconds: float, error: str) -> None:
+        """One store call ended: ``operation`` is commit, read, list or seal; ``error`` is a class name or empty."""
+
+    def batch_committed(self, shard: int, rows: int) -> None:
+        """One commit of so many rows was sent to the store."""
+
+    def queue_rows(self, shard: int, rows: int) -> None:
+        """The shard's lanes now hold so many rows that wait or are under way."""
+
+    def cache_event(self, event: str, count: int) -> None:
+        """Cache events: hit, miss, stale (older than asked for), coalesced, fill, tombstone, error."""
+
+
+class StoreError(Exception):
+    """A store call failed and its outcome is unknown, unless a subclass says otherwise. The text is for operators."""
+
+
+class OutcomeUnknown(StoreError):
+    """Nobody knows in time whether the row was or will be written; the same write made again tells."""
+
+
+class Corrupt(StoreError):
+    """The store's files are damaged."""
+
+
+class Unavailable(StoreError):
+    """The shard cannot be reached. Nothing was written."""
+
+
+class Full(Unavailable):
+    """The shard has no room on its disk. Nothing was written."""
+
+
+class Overloaded(StoreError):
+    """A bounded queue is full. Nothing was written."""
+
+
+class Invalid(StoreError):
+    """The store can never take this row. Nothing was written."""
+
+
+class DeadlineExceeded(StoreError):
+    """The caller's deadline passed before the row was handed to the store. Nothing was written."""
