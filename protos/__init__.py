@@ -1,0 +1,1 @@
+"""The wire: one folder a service and version, the generated code beside its source."""
