@@ -1,0 +1,252 @@
+"""Create, move and read orders.
+
+Exactly one order a request: the id follows from (customer, request id), the store's conditional write lets one writer
+win, and who loses compares the request's mark (its id and the digest of its payload) with the row that is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+from server.app import codec
+from server.app.clock import Clock
+from server.app.currencies import CURRENCIES
+from server.app.failures import failure_of, read_failure_of
+from server.app.paging import decode_token, encode_token
+from server.app.watching import Watching
+from server.domain import limits
+from server.domain import order as domain
+from server.domain.errors import OrderError, Reason, Violation, invalid
+from server.domain.order import Draft, Order
+from server.domain.states import State, Verb
+from shards.contract import Consistency, Row, StoreError, Verdict
+from shards.keys import format_uuid, mint_uuid7, order_id_of, time_ms_of
+from shards.routing import Router
+
+_TRANSITION_TRIES_MAX: Final = 16
+"""An order has at most five versions, so a transition can lose to at most four others; the rest is slack."""
+
+_SCAN_ROWS: Final = 256
+"""Rows read at once while a list looks for orders in one state."""
+
+_SCAN_ROWS_MAX: Final = 4_096
+"""Rows that one page looks at before it ends, perhaps empty, with a token: a bound on the work of a call."""
+
+
+class Written(NamedTuple):
+    """The order as a request left it, and whether an earlier try of the same request had done so."""
+
+    order: Order
+    replayed: bool
+
+
+class Page(NamedTuple):
+    """Orders, newest first, and the token of the next page ("" after the last)."""
+
+    orders: tuple[Order, ...]
+    next_page_token: str
+
+
+class Orders:
+    """The use cases. All raise ``OrderError``; deadlines are absolute ``time.monotonic`` seconds.
+
+    Cancelling a write does not undo it: it happens wholly or not at all, and the same request id tells which.
+    """
+
+    def __init__(self, router: Router, clock: Clock) -> None:
+        self._router = router
+        self._clock = clock
+        self._watching = Watching(router)
+
+    def __repr__(self) -> str:
+        return f"Orders({self._router!r}, {self._watching!r})"
+
+    async def create(self, draft: Draft, request_id: bytes | None, deadline: float) -> Written:
+        """Creates the order of a draft, or answers the one that the same request created before (version 1).
+
+        ``request_id`` is a UUIDv7 (16 bytes); None mints one.
+        """
+        domain.validate_draft(draft, CURRENCIES)
+        now_us = self._clock.now_us()
+        now_ms = now_us // 1_000
+        if request_id is None:
+            request_id = mint_uuid7(now_ms)
+        elif time_ms_of(request_id) > now_ms + limits.REQUEST_ID_AHEAD_MS_MAX:
+            raise OrderError(
+                Reason.REQUEST_ID_AHEAD,
+                f"the request_id is {(time_ms_of(request_id) - now_ms) / 1000:.0f} s ahead of the server: "
+                "correct the clock, or mint a new id from server_time",
+                metadata={"server_time": _rfc3339(now_us)},
+            )
+        order_id = order_id_of(draft.customer_id, request_id)
+        order = domain.create(draft, order_id, now_us)
+        mark = request_id + codec.draft_digest(draft)
+        try:
+            outcome = await self._router.write(order_id, draft.customer_id, mark, codec.encode(order), deadline)
+        except StoreError as error:
+            raise failure_of(error) from error
+        if outcome.verdict is Verdict.APPLIED:
+            return Written(order, replayed=False)
+        if outcome.verdict is Verdict.SEALED:
+            raise OrderError(
+                Reason.REQUEST_ID_EXPIRED,
+                "the request_id is too old; no order exists under it and none ever will: mint a new one",
+                metadata={"server_time": _rfc3339(self._clock.now_us())},
+            )
+        present = outcome.present
+        if present is not None and present.customer == draft.customer_id and present.mark(1) == mark:
+            return Written(codec.decode(present).as_of(1), replayed=True)
+        raise _reused(order_id)
+
+    async def transition(
+        self,
+        order_id: bytes,
+        verb: Verb,
+        request_id: bytes | None,
+        expected_version: int | None,
+        reason: str,
+        deadline: float,
+    ) -> Written:
+        """Moves an order by a verb, or answers it as the same request left it before.
+
+        ``request_id`` is a UUIDv7 (16 bytes), unique within the order; None mints one.
+        """
+        if request_id is None:
+            request_id = mint_uuid7(self._clock.now_us() // 1_000)
+        mark = request_id + codec.transition_digest(verb, expected_version, reason)
+        row = await self._read_row(order_id, Consistency.STRONG, 0, deadline)
+        for _ in range(_TRANSITION_TRIES_MAX):
+            if made := row.version_made_by(request_id):
+                if row.mark(made) != mark:
+                    raise _reused(order_id)
+                return Written(codec.decode(row).as_of(made), replayed=True)
+            moved = domain.transition(codec.decode(row), verb, reason, expected_version, self._clock.now_us())
+            try:
+                outcome = await self._router.write(
+                    order_id, row.customer, row.marks + mark, codec.encode(moved), deadline
+                )
+            except StoreError as error:
+                raise failure_of(error) from error
+            if outcome.verdict is Verdict.APPLIED:
+                self._watching.changed(moved)
+                return Written(moved, replayed=False)
+            if outcome.present is None:
+                raise _not_found(order_id)
+            row = outcome.present
+        raise OrderError(Reason.OUTCOME_UNKNOWN, "the order kept changing; retry", retry_after_s=0.1)
+
+    async def get(self, order_id: bytes, min_version: int, consistency: Consistency, deadline: float) -> Order:
+        """Returns the order at ``min_version`` (0: any) or later."""
+        row = await self._read_row(order_id, consistency, min_version, deadline)
+        if row.version < min_version:
+            raise OrderError(
+                Reason.MIN_VERSION_NOT_REACHED,
+                f"the order is at version {row.version}; version {min_version} does not exist",
+                metadata={"current_version": str(row.version), "min_version": str(min_version)},
+            )
+        return codec.decode(row)
+
+    async def get_many(
+        self, order_ids: Sequence[bytes], consistency: Consistency, deadline: float
+    ) -> Mapping[bytes, Order | OrderError | None]:
+        """Returns for each id its order, None where there is none, or why its shard did not answer."""
+        found = await self._router.read_many(order_ids, consistency, deadline=deadline)
+        return {order_id: _order_of(answer) for order_id, answer in found.items()}
+
+    async def list(
+        self,
+        customer_id: str,
+        state: State | None,
+        page_size: int,
+        page_token: str,
+        deadline: float,
+        fits: Callable[[Order], bool],
+    ) -> Page:
+        """Returns a page of a customer's orders, newest first.
+
+        ``page_size`` 0 means the default and is capped; ``fits`` is asked once for each order, in order, whether the
+        answer has room for it: at the first that has none the page ends. The first order of a page always fits.
+        """
+        bad: list[Violation] = []
+        if problem := domain.text_problem(customer_id, limits.CUSTOMER_ID_BYTES_MAX):
+            bad.append(Violation("customer_id", problem))
+        if page_size < 0:
+            bad.append(Violation("page_size", f"is {page_size}, negative"))
+        if bad:
+            raise invalid(bad)
+        wanted = min(page_size or limits.PAGE_SIZE_DEFAULT, limits.PAGE_SIZE_MAX)
+        after = decode_token(customer_id, state, page_token) if page_token else None
+        orders: list[Order] = []
+        scanned = 0
+        while True:
+            # one row more than wanted tells whether there is a next page
+            asked = max(wanted - len(orders) + 1, _SCAN_ROWS if state is not None else 0)
+            try:
+                rows = await self._router.list_customer(customer_id, after, asked, deadline=deadline)
+            except StoreError as error:
+                raise read_failure_of(error) from error
+            for row in rows:
+                order = codec.decode(row)
+                if state is None or order.state is state:
+                    if len(orders) == wanted or not fits(order):
+                        return Page(tuple(orders), encode_token(customer_id, state, after or b""))
+                    orders.append(order)
+                after = row.key.order_id
+            scanned += len(rows)
+            if len(rows) < asked or after is None:
+                return Page(tuple(orders), "")
+            if scanned >= _SCAN_ROWS_MAX:
+                return Page(tuple(orders), encode_token(customer_id, state, after))
+
+    async def watch(self, order_id: bytes, deadline: float) -> AsyncIterator[Order]:
+        """Yields the order's present state, then each later one (some may be skipped), until a final one."""
+        async with self._watching.follow(order_id) as states:
+            row = await self._read_row(order_id, Consistency.STRONG, 0, deadline)
+            order = codec.decode(row)
+            yield order
+            while not order.is_final:
+                later = await states.after(order.version)
+                if isinstance(later, OrderError):
+                    raise later
+                order = later
+                yield order
+
+    async def close(self) -> None:
+        """Ends what runs in the background. Idempotent."""
+        await self._watching.close()
+
+    async def _read_row(self, order_id: bytes, consistency: Consistency, min_version: int, deadline: float) -> Row:
+        try:
+            row = await self._router.read(order_id, consistency, min_version=min_version, deadline=deadline)
+        except StoreError as error:
+            raise read_failure_of(error) from error
+        if row is None:
+            raise _not_found(order_id)
+        return row
+
+
+def _order_of(answer: Row | StoreError | None) -> Order | OrderError | None:
+    if isinstance(answer, StoreError):
+        return read_failure_of(answer)
+    return None if answer is None else codec.decode(answer)
+
+
+def _not_found(order_id: bytes) -> OrderError:
+    text = format_uuid(order_id)
+    return OrderError(Reason.ORDER_NOT_FOUND, f"no order {text}: check the id", metadata={"order_id": text})
+
+
+def _reused(order_id: bytes) -> OrderError:
+    text = format_uuid(order_id)
+    return OrderError(
+        Reason.REQUEST_ID_REUSED,
+        f"the request_id was used before with another payload, for order {text}: mint a new one",
+        metadata={"order_id": text},
+    )
+
+
+def _rfc3339(time_us: int) -> str:
+    moment = datetime.fromtimestamp(time_us // 1_000_000, UTC).replace(microsecond=time_us % 1_000_000, tzinfo=None)
+    return moment.isoformat(timespec="microseconds") + "Z"
