@@ -38,15 +38,8 @@ test: $(DEV) ## Run every test suite and print what each took
 	@$(PY) -m pytest -q $(ARGS)
 
 .PHONY: check
-check: $(DEV) ## Lint, types, import contracts, protos and generated code (under a minute)
-	@echo "ruff check" && $(PY) -m ruff check --quiet .
-	@echo "ruff format" && $(PY) -m ruff format --quiet --check . || { echo "run: make format" >&2; exit 1; }
-	@echo "mypy" && $(PY) -m mypy --no-error-summary $(CODE) protos/generate.py
-	@echo "import contracts" && $(VENV)/bin/lint-imports > $(VENV)/lint-imports.log 2>&1 \
-	  || { cat $(VENV)/lint-imports.log >&2; exit 1; }
-	@echo "buf lint" && $(VENV)/bin/buf lint
-	@$(MAKE) breaking
-	@echo "generated code" && $(PY) -m protos.generate --check
+check: $(DEV) ## Everything below but the tests: lint types imports wire (under a minute)
+	@$(MAKE) --keep-going lint types imports wire
 	@echo "check: all good"
 
 .PHONY: bench
@@ -67,21 +60,41 @@ format: $(DEV) ## Format the code and apply the safe fixes of the linter
 proto: $(DEV) ## Generate the code beside each .proto again
 	@$(PY) -m protos.generate
 
+.PHONY: lint
+lint: $(DEV) ## ruff: all rules, and the format
+	@echo "lint: ruff check, ruff format"
+	@$(PY) -m ruff check --quiet .
+	@$(PY) -m ruff format --quiet --check . || { echo "not formatted: make format" >&2; exit 1; }
+
+.PHONY: types
+types: $(DEV) ## mypy, strict
+	@echo "types: mypy $(CODE)"
+	@$(PY) -m mypy --no-error-summary $(CODE) protos/generate.py
+
+.PHONY: imports
+imports: $(DEV) ## import-linter: the direction of imports
+	@echo "imports: import-linter"
+	@$(VENV)/bin/lint-imports > $(VENV)/imports.log 2>&1 || { cat $(VENV)/imports.log >&2; exit 1; }
+
 # The wire may not break what was released: against the last release tag, before the first one against the parent
 # commit. `git archive`, because it works in a worktree too.
-.PHONY: breaking
-breaking: $(DEV) ## Compare the protos with the last release (part of check)
-	@old=$$(git describe --tags --abbrev=0 --match 'v[0-9]*' 2>/dev/null || git rev-parse --verify --quiet HEAD~1 || true); \
+.PHONY: wire
+wire: $(DEV) ## buf lint, buf breaking, and whether the generated code is of these protos
+	@echo "wire: buf lint"
+	@$(VENV)/bin/buf lint
+	@old=$$(git describe --tags --abbrev=0 --match 'v[0-9]*' 2>/dev/null || git rev-parse --quiet --verify HEAD~1 || true); \
 	if [ -z "$$old" ]; then \
-	  echo "buf breaking: skipped, there is neither a release tag nor a parent commit"; \
-	elif [ -z "$$(git ls-tree -r --name-only "$$old" -- protos | grep '\.proto$$' || true)" ]; then \
-	  echo "buf breaking: skipped, $${old:0:12} has no protos"; \
+	  echo "wire: buf breaking skipped, there is neither a release tag nor a parent commit"; \
+	elif ! git ls-tree -r --name-only "$$old" -- protos | grep -q '\.proto$$'; then \
+	  echo "wire: buf breaking skipped, $${old:0:12} has no protos"; \
 	else \
-	  echo "buf breaking against $${old:0:12}"; \
+	  echo "wire: buf breaking against $${old:0:12}"; \
 	  scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT; \
 	  git archive "$$old" protos | tar -x -C "$$scratch"; cp buf.yaml "$$scratch"; \
 	  $(VENV)/bin/buf breaking --against "$$scratch"; \
 	fi
+	@echo "wire: generated code"
+	@$(PY) -m protos.generate --check
 
 .PHONY: lock
 lock: $(DEV) ## Resolve the ranges of pyproject.toml into the lock files (newest versions)

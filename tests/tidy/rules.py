@@ -17,9 +17,7 @@ DRAWERS = frozenset({"common", "helper", "helpers", "misc", "tools", "util", "ut
 """Names that say where things are thrown, not what they are."""
 
 # Put together from halves, so that this file keeps the rule it states.
-UNFINISHED = re.compile(
-    r"\b(" + "|".join(("TO" + "DO", "FIX" + "ME", "X" + "XX", "NotImplemented" + "Error")) + r")\b"
-)
+UNFINISHED = re.compile(r"\b(" + "|".join(("TO" + "DO", "FIX" + "ME", "X" + "XX", "NotImplemented" + "Error")) + r")\b")
 
 MACHINE = re.compile(
     r"(?<![\w.$}~-])/(?:work|tmp|root|home)/\w"

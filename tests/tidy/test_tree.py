@@ -59,16 +59,12 @@ def test_there_is_no_drawer() -> None:
 def test_nothing_names_a_machine() -> None:
     """No file, lock files included, names a folder of one machine or a registry's host."""
     locks = {name: (ROOT / name).read_text() for name in ("requirements.lock", "requirements-dev.lock")}
-    assert not [
-        found for name, text in (files() | locks).items() for found in rules.machine_bound(name, text)
-    ]
+    assert not [found for name, text in (files() | locks).items() for found in rules.machine_bound(name, text)]
 
 
 def test_silence_has_a_reason() -> None:
     """Each silenced linter or type checker says why."""
-    assert not [
-        found for name, text in python("").items() for found in rules.excuse_without_reason(name, text)
-    ]
+    assert not [found for name, text in python("").items() for found in rules.excuse_without_reason(name, text)]
 
 
 def test_ignored_rules_have_a_reason() -> None:
@@ -81,9 +77,7 @@ def test_ignored_rules_have_a_reason() -> None:
 
 def test_tests_promise_one_behaviour() -> None:
     """Every test has a docstring of one sentence."""
-    assert not [
-        found for name, text in python("tests/").items() for found in rules.promises_nothing(name, text)
-    ]
+    assert not [found for name, text in python("tests/").items() for found in rules.promises_nothing(name, text)]
 
 
 def test_tests_wait_for_events() -> None:
@@ -96,22 +90,14 @@ def test_domain_and_supervisor_stand_alone() -> None:
     domain = python("server/domain/")
     supervisor = python("server/supervisor")
     assert domain
-    found = [
-        line
-        for name, text in domain.items()
-        for line in rules.foreign_imports(name, text, ("server.domain",))
-    ]
-    found += [
-        line for name, text in supervisor.items() for line in rules.foreign_imports(name, text, ("server",))
-    ]
+    found = [line for name, text in domain.items() for line in rules.foreign_imports(name, text, ("server.domain",))]
+    found += [line for name, text in supervisor.items() for line in rules.foreign_imports(name, text, ("server",))]
     assert not found
 
 
 def test_dependencies_have_a_reason() -> None:
     """docs/dependencies.md lists the direct dependencies, all of them and no others, each with a reason."""
-    rows = re.findall(
-        r"^\| `([^`]+)` \| ([^|]+) \|", (ROOT / "docs/dependencies.md").read_text(), re.MULTILINE
-    )
+    rows = re.findall(r"^\| `([^`]+)` \| ([^|]+) \|", (ROOT / "docs/dependencies.md").read_text(), re.MULTILINE)
     runtime, development = project()
     assert [name for name, _ in rows] == sorted(runtime) + sorted(development)
     assert all(reason.strip() for _, reason in rows)
