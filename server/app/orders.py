@@ -167,7 +167,7 @@ class Orders:
         """Returns a page of a customer's orders, newest first.
 
         ``page_size`` 0 means the default and is capped; ``fits`` is asked once for each order, in order, whether the
-        answer has room for it: at the first that has none the page ends. The first order of a page always fits.
+        answer has room for it: at the first that has none the page ends.
         """
         bad: list[Violation] = []
         if problem := domain.text_problem(customer_id, limits.CUSTOMER_ID_BYTES_MAX):
@@ -190,8 +190,9 @@ class Orders:
             for row in rows:
                 order = codec.decode(row)
                 if state is None or order.state is state:
-                    if len(orders) == wanted or not fits(order):
-                        return Page(tuple(orders), encode_token(customer_id, state, after or b""))
+                    has_room = len(orders) < wanted and fits(order)
+                    if not has_room and after is not None:
+                        return Page(tuple(orders), encode_token(customer_id, state, after))
                     orders.append(order)
                 after = row.key.order_id
             scanned += len(rows)

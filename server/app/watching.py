@@ -96,12 +96,24 @@ class Watching:
             await asyncio.gather(poller, return_exceptions=True)
 
     async def _poll(self) -> None:
-        while self._watchers:
-            await asyncio.sleep(_POLL_INTERVAL_S)
-            watched = list(self._watchers)
-            for start in range(0, len(watched), _POLL_ORDERS):
-                await self._poll_some(watched[start : start + _POLL_ORDERS])
-        self._poller = None
+        try:
+            while self._watchers:
+                await asyncio.sleep(_POLL_INTERVAL_S)
+                watched = list(self._watchers)
+                for start in range(0, len(watched), _POLL_ORDERS):
+                    await self._poll_some(watched[start : start + _POLL_ORDERS])
+        except Exception as error:  # a defect; watchers must not wait for ever on a poll that has died
+            self._fail_all(error)
+            raise
+        finally:
+            self._poller = None
+
+    def _fail_all(self, cause: Exception) -> None:
+        failure = OrderError(Reason.INTERNAL, "following this order failed; the service's log tells why")
+        failure.__cause__ = cause
+        for watchers in self._watchers.values():
+            for states in watchers:
+                states.offer(failure)
 
     async def _poll_some(self, order_ids: list[bytes]) -> None:
         deadline = time.monotonic() + _POLL_TIMEOUT_S
