@@ -21,7 +21,12 @@ _TABLE: Final[tuple[tuple[type[StoreError], Reason, str, float | None], ...]] = 
     (Full, Reason.STORE_FULL, "the shard's disk is full; nothing was written", 5.0),
     (Overloaded, Reason.QUEUE_FULL, "the shard's queue is full; nothing was written", 0.1),
     (Unavailable, Reason.STORE_UNAVAILABLE, "the shard cannot be reached; nothing was written", 0.5),
-    (DeadlineExceeded, Reason.DEADLINE_EXCEEDED, "the deadline passed while the call waited; nothing was written", None),
+    (
+        DeadlineExceeded,
+        Reason.DEADLINE_EXCEEDED,
+        "the deadline passed while the call waited; nothing was written",
+        None,
+    ),
     (Corrupt, Reason.STORE_CORRUPT, "the shard's files are damaged; the operator must restore a backup", None),
     (Invalid, Reason.INTERNAL, "the store refuses this order", None),
     (OutcomeUnknown, Reason.OUTCOME_UNKNOWN, "the outcome is not known yet; the same request_id tells", 0.2),

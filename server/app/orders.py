@@ -14,13 +14,13 @@ from server.app import codec
 from server.app.clock import Clock
 from server.app.currencies import CURRENCIES
 from server.app.failures import failure_of, read_failure_of
-from server.app.paging import decode_token, encode_token
+from server.app.listing import Page, Query, list_page
 from server.app.watching import Watching
 from server.domain import limits
 from server.domain import order as domain
-from server.domain.errors import OrderError, Reason, Violation, invalid
+from server.domain.errors import OrderError, Reason
 from server.domain.order import Draft, Order
-from server.domain.states import State, Verb
+from server.domain.states import Verb
 from shards.contract import Consistency, Row, StoreError, Verdict
 from shards.keys import format_uuid, mint_uuid7, order_id_of, time_ms_of
 from shards.routing import Router
@@ -28,25 +28,12 @@ from shards.routing import Router
 _TRANSITION_TRIES_MAX: Final = 16
 """An order has at most five versions, so a transition can lose to at most four others; the rest is slack."""
 
-_SCAN_ROWS: Final = 256
-"""Rows read at once while a list looks for orders in one state."""
-
-_SCAN_ROWS_MAX: Final = 4_096
-"""Rows that one page looks at before it ends, perhaps empty, with a token: a bound on the work of a call."""
-
 
 class Written(NamedTuple):
     """The order as a request left it, and whether an earlier try of the same request had done so."""
 
     order: Order
     replayed: bool
-
-
-class Page(NamedTuple):
-    """Orders, newest first, and the token of the next page ("" after the last)."""
-
-    orders: tuple[Order, ...]
-    next_page_token: str
 
 
 class Orders:
@@ -155,51 +142,9 @@ class Orders:
         found = await self._router.read_many(order_ids, consistency, deadline=deadline)
         return {order_id: _order_of(answer) for order_id, answer in found.items()}
 
-    async def list(
-        self,
-        customer_id: str,
-        state: State | None,
-        page_size: int,
-        page_token: str,
-        deadline: float,
-        fits: Callable[[Order], bool],
-    ) -> Page:
-        """Returns a page of a customer's orders, newest first.
-
-        ``page_size`` 0 means the default and is capped; ``fits`` is asked once for each order, in order, whether the
-        answer has room for it: at the first that has none the page ends.
-        """
-        bad: list[Violation] = []
-        if problem := domain.text_problem(customer_id, limits.CUSTOMER_ID_BYTES_MAX):
-            bad.append(Violation("customer_id", problem))
-        if page_size < 0:
-            bad.append(Violation("page_size", f"is {page_size}, negative"))
-        if bad:
-            raise invalid(bad)
-        wanted = min(page_size or limits.PAGE_SIZE_DEFAULT, limits.PAGE_SIZE_MAX)
-        after = decode_token(customer_id, state, page_token) if page_token else None
-        orders: list[Order] = []
-        scanned = 0
-        while True:
-            # one row more than wanted tells whether there is a next page
-            asked = max(wanted - len(orders) + 1, _SCAN_ROWS if state is not None else 0)
-            try:
-                rows = await self._router.list_customer(customer_id, after, asked, deadline=deadline)
-            except StoreError as error:
-                raise read_failure_of(error) from error
-            for row in rows:
-                order = codec.decode(row)
-                if state is None or order.state is state:
-                    has_room = len(orders) < wanted and fits(order)
-                    if not has_room and after is not None:
-                        return Page(tuple(orders), encode_token(customer_id, state, after))
-                    orders.append(order)
-                after = row.key.order_id
-            scanned += len(rows)
-            if len(rows) < asked or after is None:
-                return Page(tuple(orders), "")
-            if scanned >= _SCAN_ROWS_MAX:
-                return Page(tuple(orders), encode_token(customer_id, state, after))
+    async def list(self, query: Query, deadline: float, fits: Callable[[Order], bool]) -> Page:
+        """Returns a page of a customer's orders, newest first, as long as each ``fits`` the answer."""
+        return await list_page(self._router, query, deadline, fits)
 
     async def watch(self, order_id: bytes, deadline: float) -> AsyncIterator[Order]:
         """Yields the order's present state, then each later one (some may be skipped), until a final one."""

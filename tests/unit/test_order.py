@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protos.orders.v1 import orders_pb2
 from server.app.currencies import CURRENCIES
 from server.domain import limits
 from server.domain.errors import OrderError, Reason
@@ -187,16 +188,14 @@ def test_diagram_shows_every_transition_once() -> None:
 
 def test_reasons_are_those_of_the_wire() -> None:
     """Every reason of the domain stands in the proto's enum and the other way round."""
-    from protos.orders.v1 import orders_pb2
-
-    wire = {name.removeprefix("ERROR_REASON_") for name in orders_pb2.ErrorReason.keys()} - {"UNSPECIFIED"}
+    wire = {name.removeprefix("ERROR_REASON_") for name in orders_pb2.ErrorReason.DESCRIPTOR.values_by_name} - {
+        "UNSPECIFIED"
+    }
     assert {reason.name for reason in Reason} == wire
 
 
 def test_states_are_those_of_the_wire() -> None:
     """Every state has the wire's name and number."""
-    from protos.orders.v1 import orders_pb2
-
     wire = {name.removeprefix("STATE_"): number for name, number in orders_pb2.Order.State.items() if number}
     assert {state.name: state.value for state in State} == wire
     assert limits.LINES_MAX == 200
