@@ -1,0 +1,1 @@
+"""Stores: the truth of one shard, each behind ``shards.contract.Store``."""

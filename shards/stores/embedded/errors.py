@@ -1,0 +1,76 @@
+"""What SQLite says, in the words of the contract, and what an operator is told of a data directory.
+
+The one place where errors of the driver are translated; nothing above this package knows them.
+"""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Final
+
+import apsw
+
+from shards.contract import Corrupt, Full, Invalid, StoreError, Unavailable
+
+_NOTHING_WRITTEN: Final[tuple[tuple[type[apsw.Error], type[StoreError], str], ...]] = (
+    # SQLite reports FULL while it appends to the log, before the frame that would commit: nothing is kept.
+    (apsw.FullError, Full, "the disk is full"),
+    (apsw.CorruptError, Corrupt, "the file is damaged; restore it from a backup"),
+    (apsw.NotADBError, Corrupt, "the file is not a database; restore it from a backup"),
+    # These are found out when a statement begins, that is before it writes.
+    (apsw.BusyError, Unavailable, "another process keeps the file locked"),
+    (apsw.LockedError, Unavailable, "another connection keeps the file locked"),
+    (apsw.ProtocolError, Unavailable, "the locks of the file are contended"),
+    (apsw.ReadOnlyError, Unavailable, "the file is read-only"),
+    (apsw.PermissionsError, Unavailable, "the permission on the file is missing"),
+    (apsw.CantOpenError, Unavailable, "the file cannot be opened"),
+    (apsw.TooBigError, Invalid, "a value is larger than the store can take"),
+    (apsw.MismatchError, Invalid, "a value is not of its column's type"),
+    (apsw.ConstraintError, Invalid, "a row breaks the schema"),
+)
+
+
+class DataDirError(StoreError):
+    """A data directory, a file of it or a backup cannot be used. The text is one line for the operator."""
+
+
+class DataDirLocked(DataDirError):
+    """Another server uses the data directory."""
+
+
+class DataDirNewer(DataDirError):
+    """The data directory was written by a newer version of Crest, or is no data directory of Crest."""
+
+
+class DataDirCorrupt(DataDirError, Corrupt):
+    """A file of the data directory is damaged or missing."""
+
+
+class DataDirFull(DataDirError, Full):
+    """The disk of the data directory is full."""
+
+
+def store_error(error: apsw.Error, path: Path) -> StoreError:
+    """Returns the contract's error for one of SQLite's; raise it ``from`` the original.
+
+    An error that is not known to come before the first byte is written (an I/O error, above all) stays a plain
+    ``StoreError``, whose outcome is unknown.
+    """
+    for theirs, ours, text in _NOTHING_WRITTEN:
+        if isinstance(error, theirs):
+            return ours(f"{path.name}: {text} ({error})")
+    if getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_CORRUPTFS:
+        return Corrupt(f"{path.name}: the file system reports damage ({error})")
+    return StoreError(f"{path.name}: {type(error).__name__} ({error})")
+
+
+def data_dir_error(error: apsw.Error | OSError, path: Path) -> DataDirError:
+    """Returns the operator's error for a file or directory that could not be prepared, opened or copied."""
+    if isinstance(error, apsw.Error):
+        told = store_error(error, path)
+        kind = {Corrupt: DataDirCorrupt, Full: DataDirFull}.get(type(told), DataDirError)
+        return kind(f"{path.parent}: {told}")
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return DataDirFull(f"{path}: the disk is full")
+    return DataDirError(f"{path}: {error.strerror or error}")

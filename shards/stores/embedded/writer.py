@@ -1,0 +1,96 @@
+"""Writes to a shard's file: group commits and seals, on one thread and one connection a process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import apsw
+
+from shards.contract import APPLIED, BUCKET_S, MARK_BYTES, SEALED, Invalid, Outcome, Row, StoreError, Verdict
+from shards.keys import bucket_of
+from shards.stores.embedded import statements
+from shards.stores.embedded.errors import data_dir_error, store_error
+from shards.stores.embedded.files import Kind, open_file
+from shards.stores.embedded.threads import Job
+from shards.stores.embedded.turns import Turn
+
+Question = Sequence[Row] | int
+"""Rows to commit, or the number of a bucket to seal."""
+
+
+class Writer:
+    """The writing side of one file. All methods but the constructor run on the writer's thread."""
+
+    def __init__(self, path: Path) -> None:
+        self._path: Final = path
+        self._connection: Final = open_file(path, Kind.SHARD)
+        try:
+            self._turn: Final = Turn(path)
+        except OSError as error:
+            self._connection.close()
+            raise data_dir_error(error, path) from error
+
+    def work(self, jobs: Sequence[Job[Question, Sequence[Outcome]]]) -> None:
+        """Answers each job in turn: the outcome of each row, or nothing for a seal."""
+        for job in jobs:
+            try:
+                job.answer = self._answer(job.question)
+            except StoreError as error:
+                job.error = error
+            except apsw.Error as error:
+                told = store_error(error, self._path)
+                told.__cause__ = error
+                job.error = told
+            except (UnicodeEncodeError, TypeError, ValueError, OverflowError) as error:
+                # the driver refused a value before SQLite saw it
+                refused = Invalid(f"{self._path.name}: a value that the store cannot take ({error})")
+                refused.__cause__ = error
+                job.error = refused
+
+    def close(self) -> None:
+        """Lets go of the file and the locks."""
+        self._connection.close()
+        self._turn.close()
+
+    def _answer(self, question: Question) -> Sequence[Outcome]:
+        with self._turn:
+            if isinstance(question, int):
+                self._connection.execute(statements.SEAL, (question,))
+                return ()
+            if statements.write(self._connection, question):
+                return (APPLIED,) * len(question)
+            return self._commit_row_by_row(question)
+
+    def _commit_row_by_row(self, rows: Sequence[Row]) -> Sequence[Outcome]:
+        """Finds out which rows are refused and commits the others, in one transaction: what it saw stays true."""
+        connection = self._connection
+        connection.execute(statements.BEGIN)
+        try:
+            outcomes = self._judge(rows)
+            applied = [row for row, outcome in zip(rows, outcomes, strict=True) if outcome is APPLIED]
+            if applied and not statements.write(connection, applied):
+                raise Invalid(f"{self._path.name}: a row lacks a value")
+            connection.execute(statements.COMMIT)
+        except BaseException:
+            if connection.in_transaction:  # some errors roll back by themselves
+                connection.execute(statements.ROLLBACK)
+            raise
+        return outcomes
+
+    def _judge(self, rows: Sequence[Row]) -> list[Outcome]:
+        present = statements.read(self._connection, (row.key.order_id for row in rows))
+        buckets = {bucket_of(row.key.order_id, BUCKET_S) for row in rows}
+        sealed = statements.sealed_among(self._connection, buckets)
+        outcomes = []
+        for row in rows:
+            there = present.get((row.key.order_id, row.key.gen))
+            if there is not None:
+                replaces = len(row.marks) == len(there.marks) + MARK_BYTES
+                outcomes.append(APPLIED if replaces else Outcome(Verdict.CLASH, there))
+            elif row.version > 1:
+                outcomes.append(Outcome(Verdict.CLASH))
+            else:
+                outcomes.append(SEALED if bucket_of(row.key.order_id, BUCKET_S) in sealed else APPLIED)
+        return outcomes
