@@ -1,0 +1,318 @@
+"""Group commit: rows that wait together are committed together.
+
+One queue a lane. While a commit of a lane is under way the next one gathers; there is no timer, so an idle lane commits
+at once and a busy one in the largest groups that its store takes. What a commit leaves open is settled here, order by
+order (DESIGN, guarantee 4), so callers see decided outcomes, or an error that says what is not known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Final
+
+from shards.contract import (
+    APPLIED,
+    Consistency,
+    Corrupt,
+    DeadlineExceeded,
+    Invalid,
+    Observer,
+    Outcome,
+    OutcomeUnknown,
+    Overloaded,
+    Row,
+    Store,
+    StoreError,
+    Unavailable,
+    Verdict,
+)
+
+_SWEEP_S: Final = 0.05
+"""How often deadlines are looked at: the most by which a caller is answered late. One sweep looks at every row that
+waits, so it costs the less per row the busier the lanes are; a timer a row would cost more than its commit."""
+
+_PAUSE_S_MIN: Final = 0.01
+_PAUSE_S_MAX: Final = 0.5
+"""Wait before a lane goes to a store that keeps failing, doubled each time between these."""
+
+_PAUSE_DOUBLINGS_MAX: Final = 6  # 0.01 s doubled six times is above _PAUSE_S_MAX
+
+
+class _Waiter:
+    """One row on its way, and the caller who waits for its outcome."""
+
+    __slots__ = ("deadline", "outcome", "row")
+
+    def __init__(self, row: Row, deadline: float, outcome: asyncio.Future[Outcome]) -> None:
+        self.row = row
+        self.deadline = deadline
+        self.outcome = outcome  # done early when the caller is cancelled, or swept
+
+
+class _Lane:
+    """The rows of one lane: those that wait, and those of its one commit under way."""
+
+    __slots__ = ("commit", "failures", "name", "taken", "waiting")
+
+    def __init__(self, name: Hashable) -> None:
+        self.name = name
+        self.waiting: deque[_Waiter] = deque()
+        self.taken: Sequence[_Waiter] = ()
+        self.commit: asyncio.Task[None] | None = None  # held here: the event loop itself holds tasks weakly
+        self.failures = 0  # store calls in a row that failed; 0 after one that did not
+
+
+class Lanes:
+    """All lanes of one shard. To be used from one event loop, the one it is made in.
+
+    A lane exists while rows wait or are under way in it, so there are never more lanes than rows.
+    """
+
+    def __init__(self, store: Store, *, shard: int, queue_rows_max: int, observer: Observer) -> None:
+        self._store = store
+        self._limits = store.limits
+        self._shard = shard
+        self._rows_max = queue_rows_max
+        self._observer = observer
+        self._loop = asyncio.get_running_loop()
+        self._lanes: dict[Hashable, _Lane] = {}
+        self._ready: deque[_Lane] = deque()  # those with rows waiting and none under way, longest ready first
+        self._commits = 0
+        self._rows = 0
+        self._pump_soon: asyncio.Handle | None = None
+        self._sweep_later: asyncio.TimerHandle | None = None
+        self._closing = False
+        self._drained = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return (
+            f"Lanes(shard={self._shard}, rows={self._rows}/{self._rows_max}, lanes={len(self._lanes)}, "
+            f"commits={self._commits}/{self._limits.in_flight_max}{', closing' * self._closing})"
+        )
+
+    def write(self, row: Row, deadline: float) -> asyncio.Future[Outcome]:
+        """Queues a row; the answer resolves to its outcome, never DEFERRED.
+
+        Raises ``Overloaded`` and (once closing) ``Unavailable`` at once. The answer raises ``DeadlineExceeded`` when
+        the deadline (``time.monotonic`` seconds) passed before the row was handed to the store, ``OutcomeUnknown``
+        when it passed after that and nobody knows yet, else the store's ``StoreError``. Rows of one order are committed
+        in the order of their calls. Cancelling the answer drops a row that waits, and does nothing to one under way.
+        """
+        if self._rows >= self._rows_max:
+            raise Overloaded(f"shard {self._shard}: {self._rows} rows wait, the most allowed")
+        if self._closing:
+            raise Unavailable(f"shard {self._shard} is closing")
+        name = self._store.lane(row.key)
+        lane = self._lanes.get(name)
+        if lane is None:
+            lane = self._lanes[name] = _Lane(name)
+            self._ready.append(lane)
+            # not at once: rows of the same turn of the event loop, as of one batch call, then share the commit
+            if self._pump_soon is None:
+                self._pump_soon = self._loop.call_soon(self._pump)
+            if self._sweep_later is None:
+                self._sweep_later = self._loop.call_later(_SWEEP_S, self._sweep)
+        outcome: asyncio.Future[Outcome] = self._loop.create_future()
+        lane.waiting.append(_Waiter(row, deadline, outcome))
+        self._rows += 1
+        return outcome
+
+    async def close(self) -> None:
+        """Takes no more rows and returns when every row taken before is answered. Idempotent.
+
+        Takes as long as the latest deadline, or as the store's own timeouts when those are later.
+        """
+        self._closing = True
+        if self._lanes:
+            await self._drained.wait()
+        if self._sweep_later is not None:
+            self._sweep_later.cancel()
+            self._sweep_later = None
+
+    def _pump(self) -> None:
+        """Starts the commits that may be started now."""
+        self._pump_soon = None
+        while self._ready and self._commits < self._limits.in_flight_max:
+            lane = self._ready.popleft()
+            lane.taken = self._take(lane)
+            if lane.taken:
+                self._commits += 1
+                lane.commit = self._loop.create_task(self._run(lane))
+            else:
+                self._rest(lane)
+        self._observer.queue_rows(self._shard, self._rows)
+
+    def _take(self, lane: _Lane) -> Sequence[_Waiter]:
+        """Takes the rows of one commit off the queue: within the limits, at most one of each order, oldest first."""
+        rows_max, bytes_left, _ = self._limits
+        now = time.monotonic()
+        taken: dict[bytes, _Waiter] = {}
+        held: list[_Waiter] = []
+        waiting = lane.waiting
+        while waiting and len(taken) < rows_max and len(held) < rows_max:
+            waiter = waiting.popleft()
+            if waiter.outcome.done():
+                self._rows -= 1
+                continue
+            if waiter.deadline <= now:
+                waiter.outcome.set_exception(DeadlineExceeded("the deadline passed in the queue"))
+                self._rows -= 1
+                continue
+            row = waiter.row
+            if row.key.order_id in taken:
+                held.append(waiter)
+                continue
+            bytes_left -= len(row.body) + len(row.marks)
+            if bytes_left < 0 and taken:
+                waiting.appendleft(waiter)
+                break
+            taken[row.key.order_id] = waiter
+        waiting.extendleft(reversed(held))
+        return list(taken.values())
+
+    async def _run(self, lane: _Lane) -> None:
+        """Commits what a lane has taken, and lets the lane go on."""
+        again = await self._commit(lane)
+        self._rows -= len(lane.taken) - len(again)
+        lane.taken = ()
+        lane.waiting.extendleft(reversed(again))
+        self._commits -= 1
+        self._rest(lane)
+        self._pump()
+
+    def _rest(self, lane: _Lane) -> None:
+        """Puts a lane without a commit where it belongs: in line for the next one, or away."""
+        if lane.waiting:
+            self._ready.append(lane)
+            return
+        del self._lanes[lane.name]
+        if self._closing and not self._lanes:
+            self._drained.set()
+
+    async def _commit(self, lane: _Lane) -> list[_Waiter]:
+        """Commits the rows taken, answers those that are decided, and returns the others, to be committed again."""
+        again: list[_Waiter] = []
+        parts = [lane.taken]
+        while parts:
+            part = parts.pop()
+            self._observer.batch_committed(self._shard, len(part))
+            try:
+                outcomes = await self._store.commit([waiter.row for waiter in part])
+                _check_length(outcomes, part)
+            except Invalid as error:
+                if len(part) == 1:
+                    _fail(part, error)
+                else:  # halve until the row that cannot be taken stands alone: log2(rows) commits more for each row
+                    half = len(part) // 2
+                    parts += (part[half:], part[:half])
+            except (Unavailable, Overloaded) as error:
+                _fail(part, error)
+            except Exception as error:  # noqa: BLE001  by law 4 of the contract anything else leaves the rows unknown
+                again += await self._settle(lane, part, error)
+            else:
+                lane.failures = 0
+                again += _answer(part, outcomes)
+        return again
+
+    async def _settle(self, lane: _Lane, part: Sequence[_Waiter], cause: Exception) -> list[_Waiter]:
+        """Finds out what became of rows whose commit failed; returns those that are certainly not stored."""
+        while True:
+            if lane.failures:
+                pause_s = min(_PAUSE_S_MIN * 2 ** min(lane.failures, _PAUSE_DOUBLINGS_MAX), _PAUSE_S_MAX)
+                await asyncio.sleep(pause_s)  # sleep: nothing tells when a store that fails is well again
+            lane.failures += 1
+            part = _still_wanted(part, cause)
+            if not part:
+                return []
+            try:
+                rows = await self._store.read([waiter.row.key for waiter in part], Consistency.STRONG)
+                _check_length(rows, part)
+            except Corrupt as error:
+                _fail(part, error)
+                return []
+            except Exception as error:  # noqa: BLE001  whatever it is, the rows stay unknown
+                cause = error
+            else:
+                return [waiter for waiter, present in zip(part, rows, strict=True) if not _is_decided(waiter, present)]
+
+    def _sweep(self) -> None:
+        """Answers every row whose deadline has passed. Rows that wait are then dropped when their turn comes."""
+        now = time.monotonic()
+        for lane in self._lanes.values():
+            for waiter in lane.waiting:
+                if waiter.deadline <= now and not waiter.outcome.done():
+                    waiter.outcome.set_exception(DeadlineExceeded("the deadline passed in the queue"))
+            for waiter in lane.taken:
+                if waiter.deadline <= now and not waiter.outcome.done():
+                    waiter.outcome.set_exception(OutcomeUnknown("the store did not answer before the deadline"))
+        self._sweep_later = self._loop.call_later(_SWEEP_S, self._sweep) if self._lanes else None
+
+
+def judge(row: Row, present: Row | None) -> Outcome | None:
+    """Returns what became of a row whose commit failed, given the row that a STRONG read found in its place.
+
+    None: it is not stored, and will not be unless it is committed again. APPLIED is said of this very row only: the
+    same request through another worker may have stored one of the same mark whose body differs (by its time), and then
+    the caller must answer from that one, as in any other replay.
+    """
+    stored = 0 if present is None else present.version
+    if stored == row.version - 1:
+        return None
+    if present is not None and (present.customer, present.marks, present.body) == (row.customer, row.marks, row.body):
+        return APPLIED
+    return Outcome(Verdict.CLASH, present)
+
+
+def _is_decided(waiter: _Waiter, present: Row | None) -> bool:
+    """Answers a row by what a STRONG read found in its place; False when it is to be committed again."""
+    outcome = judge(waiter.row, present)
+    if outcome is not None and not waiter.outcome.done():
+        waiter.outcome.set_result(outcome)
+    return outcome is not None
+
+
+def _answer(part: Sequence[_Waiter], outcomes: Sequence[Outcome]) -> list[_Waiter]:
+    """Answers each row its outcome; returns the deferred ones."""
+    again: list[_Waiter] = []
+    for waiter, outcome in zip(part, outcomes, strict=True):
+        if outcome.verdict is Verdict.DEFERRED:
+            again.append(waiter)
+        elif not waiter.outcome.done():
+            waiter.outcome.set_result(outcome)
+    if len(again) == len(part):  # they wait for a refusal that is not there, and would for ever
+        _fail(again, StoreError("the store deferred every row of a commit"))
+        return []
+    return again
+
+
+def _fail(part: Iterable[_Waiter], error: StoreError) -> None:
+    """Answers each row an error of its own: one that is raised in many tasks would gather all their tracebacks."""
+    for waiter in part:
+        if not waiter.outcome.done():
+            own = type(error)(*error.args)
+            own.__cause__ = error
+            waiter.outcome.set_exception(own)
+
+
+def _still_wanted(part: Sequence[_Waiter], cause: Exception) -> list[_Waiter]:
+    """Returns the rows whose callers still wait; those past their deadline are answered that nobody knows."""
+    now = time.monotonic()
+    wanted: list[_Waiter] = []
+    for waiter in part:
+        if waiter.outcome.done():
+            continue
+        if waiter.deadline > now:
+            wanted.append(waiter)
+        else:
+            unknown = OutcomeUnknown("the outcome was not known by the deadline")
+            unknown.__cause__ = cause
+            waiter.outcome.set_exception(unknown)
+    return wanted
+
+
+def _check_length(answers: Sequence[object], part: Sequence[_Waiter]) -> None:
+    if len(answers) != len(part):
+        raise StoreError(f"the store answered {len(answers)} of {len(part)} rows")

@@ -1,0 +1,1 @@
+"""Behaviour that is true of any store, one module each."""

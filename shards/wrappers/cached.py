@@ -1,0 +1,106 @@
+"""A store with a memory: CACHED reads ask the cache first, and misses of one key are read once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
+
+from shards.contract import Cache, Consistency, Observer, Outcome, Row, Store, Verdict
+from shards.keys import Key
+from shards.wrappers.passing import Passing
+
+_Flight: TypeAlias = "asyncio.Task[Mapping[Key, Row | None]]"
+"""A read under way, with the rows it will have found."""
+
+
+class CachedStore(Passing):
+    """Answers CACHED reads from ``cache`` where it can; STRONG reads never. Closes the store, not the cache.
+
+    What is read or written is remembered. A read that misses joins one of the same key that is under way; a caller who
+    needs a minimum version checks it on whatever comes back, as the row may be older than the call.
+    """
+
+    def __init__(self, store: Store, cache: Cache, observer: Observer) -> None:
+        super().__init__(store)
+        self._cache = cache
+        self._observer = observer
+        self._flights: dict[Key, _Flight] = {}
+
+    def __repr__(self) -> str:
+        return f"CachedStore({self._store!r}, {self._cache!r}, reading={len(self._flights)})"
+
+    async def commit(self, rows: Sequence[Row]) -> Sequence[Outcome]:
+        """Stores rows of one lane; remembers the applied ones before it returns, so a later CACHED read sees them."""
+        started = time.monotonic()
+        outcomes = await self._store.commit(rows)
+        applied = [row for row, outcome in zip(rows, outcomes, strict=False) if outcome.verdict is Verdict.APPLIED]
+        if applied:
+            await self._cache.put(applied, started)
+        return outcomes
+
+    async def read(self, keys: Sequence[Key], consistency: Consistency) -> Sequence[Row | None]:
+        """Returns the row of each key."""
+        if consistency is Consistency.STRONG:
+            return await self._read_and_remember(keys, consistency)
+        rows = list(await self._cache.get(keys))
+        missed = [index for index, row in enumerate(rows) if row is None]
+        self._count("hit", len(rows) - len(missed))
+        self._count("miss", len(missed))
+        if missed:
+            joined_absent = await self._join_or_read(keys, rows, missed)
+            if joined_absent:
+                # The read joined began before this call, and an order acknowledged in between is missing in it. The one
+                # joined or begun now began after this call, as no two of one key are under way at once.
+                await self._join_or_read(keys, rows, joined_absent)
+        return rows
+
+    async def _join_or_read(self, keys: Sequence[Key], rows: list[Row | None], wanted: Sequence[int]) -> Sequence[int]:
+        """Fills in the rows of these indices; returns those that are absent by a read that was joined."""
+        joined = {index: flight for index in wanted if (flight := self._flights.get(keys[index]))}
+        flights = dict(joined)
+        if len(joined) < len(wanted):
+            own_indices = [index for index in wanted if index not in joined]
+            own = self._begin(dict.fromkeys(keys[index] for index in own_indices))
+            flights.update(dict.fromkeys(own_indices, own))
+        self._count("coalesced", len(joined))
+        for flight in dict.fromkeys(flights.values()):
+            await asyncio.shield(flight)  # others may have joined, so cancelling this caller ends its own wait only
+        for index, flight in flights.items():
+            rows[index] = flight.result()[keys[index]]
+        return [index for index in joined if rows[index] is None]
+
+    def _begin(self, keys: Iterable[Key]) -> _Flight:
+        keys = tuple(keys)
+        flight = asyncio.get_running_loop().create_task(self._fly(keys))
+        self._flights.update(dict.fromkeys(keys, flight))
+        flight.add_done_callback(_look_at_error)
+        return flight
+
+    async def _fly(self, keys: Sequence[Key]) -> Mapping[Key, Row | None]:
+        try:
+            rows = await self._read_and_remember(keys, Consistency.CACHED)
+            return dict(zip(keys, rows, strict=True))
+        finally:
+            for key in keys:
+                del self._flights[key]
+
+    async def _read_and_remember(self, keys: Sequence[Key], consistency: Consistency) -> Sequence[Row | None]:
+        started = time.monotonic()
+        rows = await self._store.read(keys, consistency)
+        found = [row for row in rows if row is not None]
+        if found:
+            await self._cache.put(found, started)
+            self._count("fill", len(found))
+        return rows
+
+    def _count(self, event: str, count: int) -> None:
+        if count:
+            self._observer.cache_event(event, count)
+
+
+def _look_at_error(flight: _Flight) -> None:
+    """Marks a failure as seen: when all who waited have left, there is nobody to tell."""
+    if not flight.cancelled():
+        flight.exception()
