@@ -1,10 +1,31 @@
 """The embedded store: one SQLite file (WAL) a shard, shared by all workers of one machine.
 
-docs/adr/0002-embedded-store.md tells why it is built the way it is, with the measurements.
+``prepare`` takes and checks the data directory, once; then each worker opens an ``EmbeddedStore`` a shard and the
+``EmbeddedTopologyStore``. docs/adr/0004-embedded-store.md tells why it is built the way it is, with measurements.
 """
 
 from __future__ import annotations
 
+from shards.stores.embedded.control import EmbeddedTopologyStore
+from shards.stores.embedded.datadir import control_path, prepare, shard_path
+from shards.stores.embedded.errors import (
+    DataDirCorrupt,
+    DataDirError,
+    DataDirFull,
+    DataDirLocked,
+    DataDirNewer,
+)
 from shards.stores.embedded.store import EmbeddedStore
 
-__all__ = ["EmbeddedStore"]
+__all__ = [
+    "DataDirCorrupt",
+    "DataDirError",
+    "DataDirFull",
+    "DataDirLocked",
+    "DataDirNewer",
+    "EmbeddedStore",
+    "EmbeddedTopologyStore",
+    "control_path",
+    "prepare",
+    "shard_path",
+]

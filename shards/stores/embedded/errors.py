@@ -51,6 +51,11 @@ class DataDirFull(DataDirError, Full):
     """The disk of the data directory is full."""
 
 
+def extended_result(error: apsw.Error) -> int:
+    """Returns SQLite's extended result code, or 0 for an error of the driver itself."""
+    return int(getattr(error, "extendedresult", 0))  # missing from the driver's type stubs
+
+
 def store_error(error: apsw.Error, path: Path) -> StoreError:
     """Returns the contract's error for one of SQLite's; raise it ``from`` the original.
 
@@ -60,7 +65,7 @@ def store_error(error: apsw.Error, path: Path) -> StoreError:
     for theirs, ours, text in _NOTHING_WRITTEN:
         if isinstance(error, theirs):
             return ours(f"{path.name}: {text} ({error})")
-    if getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_CORRUPTFS:
+    if extended_result(error) == apsw.SQLITE_IOERR_CORRUPTFS:
         return Corrupt(f"{path.name}: the file system reports damage ({error})")
     return StoreError(f"{path.name}: {type(error).__name__} ({error})")
 

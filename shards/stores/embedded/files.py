@@ -81,9 +81,23 @@ def create_file(path: Path, kind: Kind, about: dict[str, str]) -> None:
                 _configure(connection, path)
                 with connection:
                     connection.execute(_SCHEMAS[kind])
-                    connection.executemany("INSERT INTO about VALUES (?, ?)", about.items())
+                    write_about(connection, about)
                     connection.execute(f"PRAGMA application_id = {kind.value}")
                     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        finally:
+            connection.close()
+    except apsw.Error as error:
+        raise data_dir_error(error, path) from error
+
+
+def is_begun(path: Path) -> bool:
+    """Tells whether a file exists and holds a schema: ``create_file`` commits that together with all else."""
+    if not path.is_file():
+        return False
+    try:
+        connection = apsw.Connection(str(path))
+        try:
+            return not _is_empty(connection)
         finally:
             connection.close()
     except apsw.Error as error:
@@ -105,6 +119,8 @@ def open_file(path: Path, kind: Kind, *, read_only: bool = False) -> apsw.Connec
     try:
         _check_header(connection, path, kind)
         if not read_only:
+            if connection.readonly("main"):  # SQLite falls back to it without a word
+                raise DataDirError(f"{path}: the file is read-only")  # noqa: TRY301
             _configure(connection, path)
     except apsw.Error as error:
         connection.close()
@@ -113,6 +129,17 @@ def open_file(path: Path, kind: Kind, *, read_only: bool = False) -> apsw.Connec
         connection.close()
         raise
     return connection
+
+
+def read_about(connection: apsw.Connection) -> dict[str, str]:
+    """Returns the facts that ``create_file`` and ``write_about`` wrote. Raises ``apsw.Error``."""
+    return {str(name): str(value) for name, value in connection.execute("SELECT name, value FROM about")}
+
+
+def write_about(connection: apsw.Connection, about: dict[str, str]) -> None:
+    """Adds or replaces facts, durably. Raises ``apsw.Error``."""
+    with connection:
+        connection.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", about.items())
 
 
 def check_sqlite() -> None:
@@ -126,7 +153,7 @@ def check_sqlite() -> None:
 
 
 def _is_empty(connection: apsw.Connection) -> bool:
-    return connection.execute("SELECT count(*) FROM sqlite_schema").get == 0
+    return bool(connection.execute("SELECT count(*) FROM sqlite_schema").get == 0)
 
 
 def _check_header(connection: apsw.Connection, path: Path, kind: Kind) -> None:
@@ -138,7 +165,8 @@ def _check_header(connection: apsw.Connection, path: Path, kind: Kind) -> None:
         raise DataDirNewer(f"{path}: not a {kind.name.lower()} file of Crest (application_id {application_id:#x})")
     if version != SCHEMA_VERSION:
         raise DataDirNewer(
-            f"{path}: schema version {version}, but this Crest knows version {SCHEMA_VERSION}; run the version that wrote it"
+            f"{path}: schema version {version}, but this Crest knows version {SCHEMA_VERSION}; "
+            "run the version that wrote it"
         )
 
 

@@ -18,6 +18,7 @@ import apsw
 
 from shards.contract import BUCKET_S, MARK_BYTES, Row
 from shards.keys import Key, bucket_of
+from shards.stores.embedded.errors import extended_result
 
 ROWS_MAX: Final = 256
 """Rows of one commit; a larger one gains nothing more by sharing an fsync and keeps other writers waiting."""
@@ -37,6 +38,7 @@ LIST: Final = """
     WHERE slot = ? AND gen = ? AND tag = ? AND order_id < ? AND customer = ? ORDER BY order_id DESC LIMIT ?
 """
 
+# S608: what is put into the text is numbers and place holders of ours, never a value.
 _WRITE: Final = f"""
     INSERT INTO orders (order_id, gen, slot, tag, customer, marks, body)
     SELECT
@@ -49,7 +51,7 @@ _WRITE: Final = f"""
     ON CONFLICT (order_id, gen) DO UPDATE SET
         marks = CASE WHEN length(excluded.marks) = length(marks) + {MARK_BYTES} THEN excluded.marks END,
         body = excluded.body
-"""
+"""  # noqa: S608
 
 
 def _write_statements() -> dict[int, str]:
@@ -73,9 +75,9 @@ def write(connection: apsw.Connection, rows: Sequence[Row]) -> bool:
     size = 1 << (len(rows) - 1).bit_length()
     bindings += _NO_ROW * (size - len(rows))
     try:
-        connection.execute(_WRITES[size], bindings)  # type: ignore[arg-type]  # object: all are SQLite values
+        connection.execute(_WRITES[size], bindings)
     except apsw.ConstraintError as error:
-        if error.extendedresult != apsw.SQLITE_CONSTRAINT_NOTNULL:
+        if extended_result(error) != apsw.SQLITE_CONSTRAINT_NOTNULL:
             raise
         return False
     return True

@@ -69,15 +69,17 @@ class Writer:
         connection.execute(statements.BEGIN)
         try:
             outcomes = self._judge(rows)
-            applied = [row for row, outcome in zip(rows, outcomes, strict=True) if outcome is APPLIED]
-            if applied and not statements.write(connection, applied):
-                raise Invalid(f"{self._path.name}: a row lacks a value")
+            self._write([row for row, outcome in zip(rows, outcomes, strict=True) if outcome is APPLIED])
             connection.execute(statements.COMMIT)
         except BaseException:
             if connection.in_transaction:  # some errors roll back by themselves
                 connection.execute(statements.ROLLBACK)
             raise
         return outcomes
+
+    def _write(self, rows: Sequence[Row]) -> None:
+        if rows and not statements.write(self._connection, rows):
+            raise Invalid(f"{self._path.name}: a row lacks a value")
 
     def _judge(self, rows: Sequence[Row]) -> list[Outcome]:
         present = statements.read(self._connection, (row.key.order_id for row in rows))
