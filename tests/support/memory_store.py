@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from typing import Any, Final, TypeVar
 
 from shards.contract import (
     APPLIED,
@@ -18,6 +18,10 @@ from shards.contract import (
 )
 from shards.keys import Key, bucket_of
 
+_T = TypeVar("_T")
+
+LIMITS: Final = CommitLimits(rows_max=128, bytes_max=1 << 20, in_flight_max=1)
+
 
 class MemoryStore(Store):
     """Obeys the contract in memory, and asserts that its caller does.
@@ -26,9 +30,7 @@ class MemoryStore(Store):
     of it is stored and the others are DEFERRED, as a conditional batch does.
     """
 
-    def __init__(
-        self, limits: CommitLimits = CommitLimits(128, 1 << 20, 1), *, lanes: int = 1, all_or_nothing: bool = False
-    ) -> None:
+    def __init__(self, limits: CommitLimits = LIMITS, *, lanes: int = 1, all_or_nothing: bool = False) -> None:
         self._limits = limits
         self._lanes = lanes
         self._all_or_nothing = all_or_nothing
@@ -40,29 +42,37 @@ class MemoryStore(Store):
 
     @property
     def limits(self) -> CommitLimits:
+        """What one commit may hold."""
         return self._limits
 
     def lane(self, key: Key) -> Hashable:
+        """The lane of a key."""
         return key.slot % self._lanes
 
     async def commit(self, rows: Sequence[Row]) -> Sequence[Outcome]:
+        """Stores rows of one lane."""
         self.check(rows)
         return self.apply(rows)
 
     async def read(self, keys: Sequence[Key], consistency: Consistency) -> Sequence[Row | None]:
+        """The row of each key; memory is always current."""
+        assert isinstance(consistency, Consistency)
         return [self.rows.get(key) for key in keys]
 
     async def list_customer(
         self, customer: str, slot: int, gen: int, tag: int, before: bytes | None, rows_max: int
     ) -> Sequence[Row]:
+        """A customer's rows, newest first."""
         found = [row for row in self.rows.values() if (row.customer, row.key[:3]) == (customer, (slot, gen, tag))]
         found.sort(key=lambda row: row.key.order_id, reverse=True)
         return [row for row in found if before is None or row.key.order_id < before][:rows_max]
 
     async def seal(self, key: Key) -> None:
+        """Seals the bucket of a key."""
         self.sealed.add(self.place(key))
 
     async def close(self) -> None:
+        """Counts how often it was called."""
         self.closed += 1
 
     def place(self, key: Key) -> tuple[Hashable, int]:
@@ -97,38 +107,27 @@ class MemoryStore(Store):
 class Call:
     """One call of a ``HeldStore``; what it answers is the test's to say."""
 
-    def __init__(self, name: str, items: Sequence[Any], answer: Callable[[], Any]) -> None:
+    def __init__(self, name: str, items: Sequence[Any]) -> None:
         self.name = name
         self.items = items
-        self._answer = answer
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._error: Exception | None = None
-        self._takes_effect = True
+        self.error: Exception | None = None
+        self.takes_effect = True
+        self.answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def go(self) -> None:
         """Lets the call do what it does."""
-        self.done.set_result(None)
+        self.answered.set_result(None)
 
     def fail(self, error: Exception, *, takes_effect: bool = False) -> None:
         """Makes the call raise; it has done what it does all the same when ``takes_effect``."""
-        self._error, self._takes_effect = error, takes_effect
-        self.done.set_result(None)
-
-    async def finish(self) -> Any:
-        """What the store awaits."""
-        await self.done
-        result = self._answer() if self._takes_effect else None
-        if self._error is not None:
-            raise self._error
-        return result
+        self.error, self.takes_effect = error, takes_effect
+        self.answered.set_result(None)
 
 
 class HeldStore(MemoryStore):
     """Every commit, read and seal waits until the test takes it with ``next_call`` and answers it."""
 
-    def __init__(
-        self, limits: CommitLimits = CommitLimits(128, 1 << 20, 1), *, lanes: int = 1, all_or_nothing: bool = False
-    ) -> None:
+    def __init__(self, limits: CommitLimits = LIMITS, *, lanes: int = 1, all_or_nothing: bool = False) -> None:
         super().__init__(limits, lanes=lanes, all_or_nothing=all_or_nothing)
         self.calls: asyncio.Queue[Call] = asyncio.Queue()
 
@@ -139,16 +138,25 @@ class HeldStore(MemoryStore):
         return call
 
     async def commit(self, rows: Sequence[Row]) -> Sequence[Outcome]:
+        """Stores rows of one lane."""
         self.check(rows)
         return await self._hold("commit", rows, lambda: self.apply(rows))
 
     async def read(self, keys: Sequence[Key], consistency: Consistency) -> Sequence[Row | None]:
+        """The row of each key; memory is always current."""
+        assert isinstance(consistency, Consistency)
         return await self._hold("read", keys, lambda: [self.rows.get(key) for key in keys])
 
     async def seal(self, key: Key) -> None:
+        """Seals the bucket of a key."""
         await self._hold("seal", [key], lambda: self.sealed.add(self.place(key)))
 
-    async def _hold(self, name: str, items: Sequence[Any], answer: Callable[[], Any]) -> Any:
-        call = Call(name, items, answer)
+    async def _hold(self, name: str, items: Sequence[Any], act: Callable[[], _T]) -> _T:
+        call = Call(name, items)
         self.calls.put_nowait(call)
-        return await call.finish()
+        await call.answered
+        if call.error is None:
+            return act()
+        if call.takes_effect:
+            act()
+        raise call.error

@@ -10,19 +10,23 @@ class Notes(Observer):
 
     def __init__(self) -> None:
         self.store_calls: list[tuple[int, str, str]] = []
-        self.batches: list[int] = []
-        self.queued: list[int] = []
+        self.batches: list[tuple[int, int]] = []
+        self.queued: list[tuple[int, int]] = []
         self.cache_events: Counter[str] = Counter()
 
     def store_call(self, shard: int, operation: str, seconds: float, error: str) -> None:
+        """Keeps shard, operation and error."""
         assert seconds >= 0
         self.store_calls.append((shard, operation, error))
 
     def batch_committed(self, shard: int, rows: int) -> None:
-        self.batches.append(rows)
+        """Keeps shard and rows."""
+        self.batches.append((shard, rows))
 
     def queue_rows(self, shard: int, rows: int) -> None:
-        self.queued.append(rows)
+        """Keeps shard and rows."""
+        self.queued.append((shard, rows))
 
     def cache_event(self, event: str, count: int) -> None:
+        """Counts."""
         self.cache_events[event] += count

@@ -66,7 +66,9 @@ def test_other_text_is_no_uuid7(text: str) -> None:
         assert uuid.UUID(text).version == 7
 
 
-@pytest.mark.parametrize("text", ["0190a5b0-0000-7000-8000-0000000000 0", "0190a5b0-0000-7000-8000-00000000000０", ""])
+@pytest.mark.parametrize(
+    "text", ["0190a5b0-0000-7000-8000-0000000000 0", "0190a5b0-0000-7000-8000-00000000000\uff10", ""]
+)
 def test_blanks_and_foreign_digits_are_no_uuid7(text: str) -> None:
     """Characters that a lenient parser passes over are refused."""
     assert keys.parse_uuid7(text) is None
