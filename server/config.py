@@ -117,7 +117,7 @@ class Config:
         Path("data"), "Storage", "Directory of the embedded store; created when missing."
     )
     shards: int = _field(
-        4, "Storage", "Shards of a new data directory; an existing one keeps its own number.", least=1, most=64
+        4, "Storage", "Shards to make in a new data directory; an existing one must have this many.", least=1, most=64
     )
     queue_rows_max: int = _field(
         4096,

@@ -16,7 +16,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 from server.config import Config
 
@@ -35,20 +35,23 @@ _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 class ExitCode(enum.IntEnum):
     """How a process of the server ends. The numbers are a promise to whoever starts it."""
 
-    STOPPED = 0
-    """Stopped as asked; every call was finished."""
-    DEFECT = 1
-    """An error that nobody foresaw; the log has the traceback."""
-    USAGE = 2
-    """A flag, variable or file says what cannot be."""
-    PORT_TAKEN = 3
-    """A port is in use, or may not be taken."""
-    STORE_REFUSED = 4
-    """The store cannot be used: in use by another server, damaged, read-only, full, or of a newer version."""
-    BOOT_FAILED = 5
-    """A worker did not become ready, as often as `boot_failures_max`; its own lines in the log say why."""
-    CUT = 6
-    """Stopped as asked, but some calls were cut: at a second signal, or because they outlasted `drain_grace_s`."""
+    text: str
+    """What it means, as ``--help`` and the manual say it."""
+
+    def __new__(cls, value: int, text: str) -> Self:
+        """Makes a member of a number and its text."""
+        member = int.__new__(cls, value)
+        member._value_ = value
+        member.text = text
+        return member
+
+    STOPPED = 0, "Stopped as asked; every call was finished."
+    DEFECT = 1, "An error that nobody foresaw; the log has its traceback."
+    USAGE = 2, "A flag, a variable or the settings file says what cannot be."
+    PORT_TAKEN = 3, "A port is in use, or may not be taken."
+    STORE_REFUSED = 4, "The store cannot be used: in use, damaged, read-only, full, or of another version."
+    BOOT_FAILED = 5, "A worker failed to start as often as boot_failures_max; its own lines in the log say why."
+    CUT = 6, "Stopped as asked, but calls were cut: at a second signal, or when they outlasted drain_grace_s."
 
 
 class State(enum.Enum):
@@ -89,6 +92,18 @@ class Control(NamedTuple):
         raw = json.loads(line)
         workers = tuple(WorkerStatus(number, address, State(state), n) for number, address, state, n in raw["workers"])
         return cls(workers, raw["open_shared"])
+
+
+class ControlReader:
+    """Cuts what comes from a control pipe into messages. Told bytes, answers what they complete."""
+
+    def __init__(self) -> None:
+        self._unread = b""
+
+    def feed(self, data: bytes) -> Control | None:
+        """Returns the last message that ``data`` completes, since it replaces those before."""
+        *lines, self._unread = (self._unread + data).split(b"\n")
+        return Control.from_line(lines[-1]) if lines else None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

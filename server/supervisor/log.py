@@ -27,11 +27,6 @@ def fields(**values: object) -> dict[str, dict[str, object]]:
     return {"fields": values}
 
 
-def _time(record: logging.LogRecord) -> str:
-    moment = dt.datetime.fromtimestamp(record.created, dt.UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def _fields(record: logging.LogRecord) -> dict[str, object]:
     values: dict[str, object] = getattr(record, "fields", {})
     return values
@@ -39,8 +34,9 @@ def _fields(record: logging.LogRecord) -> dict[str, object]:
 
 class _Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
+        moment = dt.datetime.fromtimestamp(record.created, dt.UTC)
         line: dict[str, object] = {
-            "time": _time(record),
+            "time": moment.isoformat(timespec="microseconds").replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "event": record.getMessage(),
             "process": "supervisor",
@@ -54,5 +50,6 @@ class _Json(logging.Formatter):
 class _Console(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         values = "".join(f" {name}={value}" for name, value in _fields(record).items())
-        line = f"{_time(record)} {record.levelname.lower():<7} supervisor {record.getMessage()}{values}"
+        time = f"{self.formatTime(record, '%H:%M:%S')}.{int(record.msecs):03}"
+        line = f"{time} [{record.levelname.lower():<9}] supervisor {record.getMessage()}{values}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line

@@ -10,7 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
-from server.processes import BEAT, BEAT_INTERVAL_S, READY, Control, ExitCode, Launch, die_with_parent
+from server.processes import BEAT, BEAT_INTERVAL_S, READY, ControlReader, ExitCode, Launch, die_with_parent
 from server.supervisor.__main__ import main
 from server.supervisor.loop import Commands
 
@@ -33,15 +33,14 @@ def child() -> int:
         return ExitCode.DEFECT
     if behaviour == "stall":
         signal.pause()
-    unread = b""
+    controls = ControlReader()
     while not asked:
         if select.select([launch.control_fd], [], [], BEAT_INTERVAL_S)[0]:
             data = os.read(launch.control_fd, 65536)
             if not data:
                 return ExitCode.CUT
-            *lines, unread = (unread + data).split(b"\n")
-            for line in lines:
-                control = Control.from_line(line)
+            control = controls.feed(data)
+            if control is not None:
                 states = [f"{w.state.value} {w.restarts}" for w in control.workers]
                 print(f"{name} open={control.open_shared} {states}", flush=True)
         os.write(launch.status_fd, BEAT)
