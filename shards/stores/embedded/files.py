@@ -75,6 +75,7 @@ def create_file(path: Path, kind: Kind, about: dict[str, str]) -> None:
     check_sqlite()
     try:
         connection = apsw.Connection(str(path))
+        connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
         try:
             if _is_empty(connection):
                 connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
@@ -96,6 +97,7 @@ def is_begun(path: Path) -> bool:
         return False
     try:
         connection = apsw.Connection(str(path))
+        connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
         try:
             return not _is_empty(connection)
         finally:
@@ -117,6 +119,7 @@ def open_file(path: Path, kind: Kind, *, read_only: bool = False) -> apsw.Connec
     except apsw.Error as error:
         raise data_dir_error(error, path) from error
     try:
+        connection.set_busy_timeout(_BUSY_TIMEOUT_MS)  # first of all: others may be opening or recovering it
         _check_header(connection, path, kind)
         if not read_only:
             if connection.readonly("main"):  # SQLite falls back to it without a word
@@ -171,7 +174,6 @@ def _check_header(connection: apsw.Connection, path: Path, kind: Kind) -> None:
 
 
 def _configure(connection: apsw.Connection, path: Path) -> None:
-    connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
     mode = connection.pragma("journal_mode", "wal")
     if mode != "wal":
         raise DataDirError(f"{path}: the file system does not support shared memory (journal mode {mode!r})")
