@@ -62,6 +62,11 @@ class RpcWorker:
         """Where it listens."""
         return f"{HOST}:{self.server.port}"
 
+    def raw(self, method: str) -> Callable[..., Any]:
+        """Returns the unary method ``package.Service/Method`` as a call from bytes to bytes."""
+        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self.channel.unary_unary(f"/{method}")
+        return call
+
     @property
     def orders(self) -> orders_pb2_grpc.OrderServiceAsyncStub:
         """A plain stub."""
