@@ -84,8 +84,8 @@ async def commits(path: Path, batch_rows: int, seconds: float, *, busy: bool) ->
 def contend(path: Path, batch_rows: int, seconds: float, locks: str, result: Connection) -> None:
     """Commits through the writer without a pause, and sends the times; one of two processes."""
     writer = Writer(path)
-    turn = contextlib.nullcontext() if locks == "polling" else writer._turn  # noqa: SLF001
-    connection = writer._connection  # noqa: SLF001
+    turn = contextlib.nullcontext() if locks == "polling" else writer._turn  # noqa: SLF001  # looks inside
+    connection = writer._connection  # noqa: SLF001  # looks inside
     batches = [make_rows(batch_rows) for _ in range(ROWS_READY // batch_rows)]
     result.send("ready")
     result.recv()
