@@ -43,12 +43,17 @@ check: $(DEV) ## Everything below but the tests: lint types imports wire (under 
 	@echo "check: all good"
 
 .PHONY: bench
-bench: $(DEV) ## Measure orders/s against an empty handler on the same transport
+bench: $(DEV) ## Measure orders/s against an empty handler on the same transport (QUICK=1: a look)
 	@$(PY) -m bench $(ARGS)
 
+.PHONY: ghz
+ghz: $(DEV) ## Run ghz against a server that is running: make ghz ARGS="127.0.0.1:50051 -z 30s"
+	@$(PY) -m bench ghz $(ARGS)
+
 .PHONY: torture
-torture: $(DEV) ## The tests marked `torture`, with the large numbers (long)
-	@TORTURE=1 $(PY) -m pytest -m torture --timeout 0 $(ARGS)
+torture: $(DEV) ## A million requests, each sent 1-5 times, while workers die (ARGS="--count 100000 --seed 7")
+	@TORTURE=1 $(PY) -m pytest -q -m torture --timeout 0
+	@$(PY) -m tests.torture $(ARGS)
 
 # A variable not given leaves what the cluster was made with; a new one has 3 shards of one node.
 .PHONY: up
