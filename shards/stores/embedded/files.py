@@ -9,6 +9,7 @@ a row is the length of its marks and is stored nowhere else.
 from __future__ import annotations
 
 import enum
+import os
 from pathlib import Path
 from typing import Final
 
@@ -115,6 +116,8 @@ def open_file(path: Path, kind: Kind, *, immutable: bool = False) -> apsw.Connec
     check_sqlite()
     if not path.is_file():
         raise DataDirCorrupt(f"{path}: the file is missing; restore it from a backup")
+    if not immutable and not os.access(path, os.W_OK):  # SQLite would fall back to reading without a word
+        raise DataDirError(f"{path}: the file is read-only")
     try:
         if immutable:
             connection = apsw.Connection(
@@ -130,8 +133,6 @@ def open_file(path: Path, kind: Kind, *, immutable: bool = False) -> apsw.Connec
         connection.set_busy_timeout(_BUSY_TIMEOUT_MS)  # first of all: others may be opening or recovering it
         _check_header(connection, path, kind)
         if not immutable:
-            if connection.readonly("main"):  # SQLite falls back to it without a word
-                raise DataDirError(f"{path}: the file is read-only")  # noqa: TRY301  # it closes the connection on its way
             _configure(connection, path)
     except apsw.Error as error:
         connection.close()
