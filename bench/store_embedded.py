@@ -11,12 +11,14 @@ import contextlib
 import multiprocessing
 import os
 import random
+import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NamedTuple
 
 import uvloop
 
@@ -31,6 +33,7 @@ BODY_BYTES = 300
 CUSTOMERS = 1_000_000
 SWITCH_INTERVALS_MS = (5.0, 1.0, 0.5, 0.2)
 BATCHES_ROWS = (1, 16, 64, 256)
+REPEATS = 3
 ROWS_READY = 20_000  # made ahead, so that making them is not measured
 
 
@@ -45,11 +48,29 @@ def make_rows(count: int) -> list[Row]:
     return rows
 
 
-def summary(times_s: Iterable[float], seconds: float, rows: int) -> str:
+class Result(NamedTuple):
+    """Commits of one measurement: rows a second, and milliseconds that a commit took."""
+
+    rows_per_s: float
+    p50_ms: float
+    p99_ms: float
+    max_ms: float
+
+
+def summary(times_s: Iterable[float], seconds: float, rows: int) -> Result:
     """Returns rows a second and the distribution of the commits' times."""
     ms = sorted(time_s * 1e3 for time_s in times_s)
-    p50, p99 = ms[len(ms) // 2], ms[len(ms) * 99 // 100]
-    return f"{len(ms) * rows / seconds:>8,.0f} rows/s   p50 {p50:6.2f}   p99 {p99:6.2f}   max {ms[-1]:7.2f} ms"
+    return Result(len(ms) * rows / seconds, ms[len(ms) // 2], ms[len(ms) * 99 // 100], ms[-1])
+
+
+def report(subject: str, rows: int, results: Sequence[Result]) -> None:
+    """Prints the median of each figure over the results."""
+    rate, p50, p99, longest = (statistics.median(figures) for figures in zip(*results, strict=True))
+    print(
+        f"{subject:26} {rows:4} rows a commit {rate:>8,.0f} rows/s   "
+        f"p50 {p50:6.2f}   p99 {p99:6.2f}   max {longest:7.2f} ms",
+        flush=True,
+    )
 
 
 async def spin() -> None:
@@ -59,7 +80,7 @@ async def spin() -> None:
         await asyncio.sleep(0)
 
 
-async def commits(path: Path, batch_rows: int, seconds: float, *, busy: bool) -> str:
+async def commits(path: Path, batch_rows: int, seconds: float, *, busy: bool) -> Result:
     """Commits one batch after the other and returns the summary."""
     store = await EmbeddedStore.open(path)
     rows = make_rows(ROWS_READY)
@@ -74,11 +95,11 @@ async def commits(path: Path, batch_rows: int, seconds: float, *, busy: bool) ->
         assert outcomes[0].verdict is Verdict.APPLIED
         if time.perf_counter() - started > seconds:
             break
-    text = summary(times, time.perf_counter() - started, batch_rows)
+    result = summary(times, time.perf_counter() - started, batch_rows)
     if spinning is not None:
         spinning.cancel()
     await store.close()
-    return text
+    return result
 
 
 def contend(path: Path, batch_rows: int, seconds: float, locks: str, result: Connection) -> None:
@@ -102,7 +123,7 @@ def contend(path: Path, batch_rows: int, seconds: float, locks: str, result: Con
     writer.close()
 
 
-def two_writers(path: Path, batch_rows: int, seconds: float, locks: str) -> Sequence[str]:
+def two_writers(path: Path, batch_rows: int, seconds: float, locks: str) -> Sequence[Result]:
     """Runs two processes against one file and returns the summary of each."""
     spawn = multiprocessing.get_context("spawn")
     ends = []
@@ -111,18 +132,19 @@ def two_writers(path: Path, batch_rows: int, seconds: float, locks: str) -> Sequ
         ours, theirs = spawn.Pipe()
         process = spawn.Process(target=contend, args=(path, batch_rows, seconds, locks, theirs))
         process.start()
+        theirs.close()  # so that its death is heard
         ends.append(ours)
         processes.append(process)
     for end in ends:
         end.recv()
     for end in ends:
         end.send("go")
-    texts = []
+    results = []
     for end, process in zip(ends, processes, strict=True):
         times = end.recv()
-        texts.append(summary(times, max(seconds, sum(times)), batch_rows))
+        results.append(summary(times, max(seconds, sum(times)), batch_rows))
         process.join()
-    return texts
+    return results
 
 
 def fresh_file() -> Path:
@@ -135,22 +157,21 @@ def fresh_file() -> Path:
 def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--seconds", type=float, default=1.0, help="length of each measurement (default 1)")
+    parser.add_argument("--seconds", type=float, default=0.5, help="length of each measurement (default 0.5)")
     seconds = parser.parse_args().seconds
     path = fresh_file()
+    for rows in BATCHES_ROWS:
+        report("idle loop", rows, [uvloop.run(commits(path, rows, seconds, busy=False)) for _ in range(REPEATS)])
     for interval_ms in SWITCH_INTERVALS_MS:
         sys.setswitchinterval(interval_ms / 1e3)
-        for busy in (False, True):
-            if not busy and interval_ms != SWITCH_INTERVALS_MS[0]:
-                continue
-            for rows in BATCHES_ROWS:
-                text = uvloop.run(commits(path, rows, seconds, busy=busy))
-                loop = f"busy loop, switch {interval_ms} ms" if busy else "idle loop"
-                print(f"{loop:28} {rows:4} rows a commit {text}", flush=True)
+        for rows in BATCHES_ROWS:
+            results = [uvloop.run(commits(path, rows, seconds, busy=True)) for _ in range(REPEATS)]
+            report(f"busy loop, switch {interval_ms} ms", rows, results)
     for locks in ("polling", "turns"):
         for rows in (1, 64):
-            for text in two_writers(fresh_file(), rows, seconds, locks):
-                print(f"{'two writers, ' + locks:28} {rows:4} rows a commit {text}", flush=True)
+            first, second = two_writers(fresh_file(), rows, 2 * seconds, locks)
+            report(f"two writers, {locks}", rows, [first])
+            report("", rows, [second])
 
 
 if __name__ == "__main__":

@@ -1,14 +1,24 @@
 """Disks that are full, read-only or damaged: a clear error, and nothing more is lost."""
 
+import asyncio
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import apsw
 import pytest
 
-from shards.contract import Consistency, Corrupt, Full, Row, StoreError, Unavailable, Verdict
-from shards.stores.embedded import DataDirCorrupt, DataDirError, DataDirFull, EmbeddedStore, prepare, shard_path
+from shards.contract import Consistency, Corrupt, Full, Invalid, Overloaded, Row, StoreError, Unavailable, Verdict
+from shards.stores.embedded import (
+    DataDirCorrupt,
+    DataDirError,
+    DataDirFull,
+    EmbeddedStore,
+    prepare,
+    shard_path,
+    statements,
+)
 from tests.support.rows import new_row
 
 DISK_BYTES = 2 * 1024 * 1024
@@ -150,6 +160,57 @@ async def test_damage_inside_is_told_and_contained(tmp_path: Path) -> None:
             failures.append(str(error))
     assert 0 < len(failures) < len(rows)
     assert all(text.startswith("shard-0.db: the file is damaged; restore it from a backup") for text in failures)
+    await store.close()
+
+
+async def test_failed_commit_is_settled_before_it_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an I/O error STRONG reads wait for a commit to write over what the failed one may have left behind."""
+    os.close(prepare(tmp_path / "data", 1))
+    store = await EmbeddedStore.open(shard_path(tmp_path / "data", 0))
+    there, failed = new_row("there"), new_row("failed")
+    await store.commit([there])
+
+    def fail(connection: apsw.Connection, rows: Sequence[Row]) -> bool:
+        raise apsw.IOError(f"{len(rows)} rows for {connection.filename}")
+
+    monkeypatch.setattr(statements, "write", fail)
+    monkeypatch.setattr(statements, "SETTLE", "INSERT INTO no_such_table VALUES (1)")
+    with pytest.raises(StoreError) as raised:
+        await store.commit([failed])
+    assert type(raised.value) is StoreError, "the outcome is unknown"
+    with pytest.raises(StoreError):
+        await store.read([failed.key], Consistency.STRONG)
+    assert await store.read([there.key], Consistency.CACHED) == [there]
+
+    monkeypatch.undo()
+    assert await store.read([there.key, failed.key], Consistency.STRONG) == [there, None]
+    (outcome,) = await store.commit([failed])
+    assert outcome.verdict is Verdict.APPLIED
+    await store.close()
+
+
+async def test_impossible_text_harms_no_other_call(tmp_path: Path) -> None:
+    """A customer that is no valid text is refused, and calls that are answered together with it are answered."""
+    os.close(prepare(tmp_path / "data", 1))
+    store = await EmbeddedStore.open(shard_path(tmp_path / "data", 0))
+    row = new_row()
+    await store.commit([row])
+    pages = [store.list_customer(customer, *row.key[:3], None, 10) for customer in (row.customer, "\ud800")]
+    answers = await asyncio.gather(*pages, store.read([row.key], Consistency.STRONG), return_exceptions=True)
+    assert answers[0] == answers[2] == [row]
+    assert isinstance(answers[1], Invalid)
+    await store.close()
+
+
+async def test_waiting_calls_are_bounded(tmp_path: Path) -> None:
+    """Beyond its bound the store refuses calls at once as Overloaded, and answers all that it took."""
+    os.close(prepare(tmp_path / "data", 1))
+    store = await EmbeddedStore.open(shard_path(tmp_path / "data", 0))
+    answers = await asyncio.gather(*(store.commit([new_row(f"{n}")]) for n in range(100)), return_exceptions=True)
+    refused = [answer for answer in answers if isinstance(answer, Overloaded)]
+    assert len(refused) == 100 - 64
+    assert sum(not isinstance(answer, BaseException) for answer in answers) == 64
+    assert "writes=0 reads=0" in repr(store)
     await store.close()
 
 
