@@ -141,6 +141,19 @@ def test_redis_is_told_its_place() -> None:
     assert {"bind 127.0.0.9", "port 6403", "cluster-port 6503", "cluster-enabled yes", "appendonly yes"} <= set(told)
 
 
+def test_the_containers_are_of_the_same_cluster() -> None:
+    """The compose file takes the version, the addresses and the ports that the default cluster has."""
+    compose = (Path(cassandra.__file__).parents[1] / "compose.yaml").read_text()
+    (version,) = (name for name in jars.expected() if name.startswith("cassandra-all-"))
+    assert f"image: cassandra:{version.removeprefix('cassandra-all-').removesuffix('.jar')}\n" in compose
+    spec = ClusterSpec()
+    for place in spec.cassandra:
+        assert f"CASSANDRA_LISTEN_ADDRESS: {place.address}\n" in compose
+        assert f'CREST_JMX_PORT: "{place.jmx_port}"' in compose
+    assert all(f"{spec.first_address}:{port}" in compose for port in spec.redis_ports)
+    assert "commitlog_sync: group\n" in compose
+
+
 def test_the_jars_are_recorded_with_one_cassandra() -> None:
     """The recorded jars hold the Cassandra that the pom asks for, and each checksum is a SHA-256."""
     recorded = jars.expected()
