@@ -1,7 +1,9 @@
 """The native transport: ``pygrpc-native``, whose HTTP/2 runs in threads of its own, outside the interpreter.
 
 It serves unary calls and server streams; what streams both ways goes to a grpcio server behind it, on a Unix socket.
-Plaintext only. We stand on its low-level front and not on its stand-in for ``grpc.aio``, because that one ties up a
+Plaintext only, and without a limit on a message before it is here, so callers that may be hostile belong on grpcio.
+
+We stand on its low-level front and not on its stand-in for ``grpc.aio``, because that one ties up a
 thread for every stream whose reader is slow, and cuts the last answers when it stops.
 """
 
@@ -26,7 +28,14 @@ from server.rpc.errors import Refusal, refusal_of
 from server.rpc.pipeline import Service
 from server.rpc.streams import shutting_down
 from server.transport.grpcio import GrpcioServer
-from server.transport.seam import MESSAGE_BYTES_MAX, METADATA_BYTES_MAX, STREAMS_PER_CONNECTION_MAX, BindError
+from server.transport.seam import (
+    KEEPALIVE_S,
+    KEEPALIVE_TIMEOUT_S,
+    MESSAGE_BYTES_MAX,
+    METADATA_BYTES_MAX,
+    STREAMS_PER_CONNECTION_MAX,
+    BindError,
+)
 
 IO_THREADS: Final = 1
 """For HTTP/2, beside the interpreter's. One carries several times what the interpreter can answer."""
@@ -111,6 +120,9 @@ class NativeServer:
                 io_threads=IO_THREADS,
                 call_details=True,
                 delay_stream_headers=True,
+                keepalive_time_ms=KEEPALIVE_S * 1000,
+                keepalive_timeout_ms=KEEPALIVE_TIMEOUT_S * 1000,
+                keepalive_permit_without_calls=False,
                 max_concurrent_streams=STREAMS_PER_CONNECTION_MAX,
                 max_metadata_size=METADATA_BYTES_MAX,
                 reuse_port=reuse_port,
