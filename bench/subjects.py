@@ -69,18 +69,21 @@ class Subject:
     def cpu_s(self) -> float:
         """Returns the processor seconds of all its processes so far, those that have ended included."""
         total = 0.0
-        for root in self._processes:
-            for process in [root, *root.children(recursive=True)]:
-                try:
-                    spent = process.cpu_times()
-                except psutil.NoSuchProcess:
-                    continue  # ended meanwhile: its time has gone to its parent
-                total += spent.user + spent.system + spent.children_user + spent.children_system
+        for process in self.processes():
+            try:
+                spent = process.cpu_times()
+            except psutil.NoSuchProcess:
+                continue  # ended meanwhile: its time has gone to its parent
+            total += spent.user + spent.system + spent.children_user + spent.children_system
         return total
+
+    def processes(self) -> list[psutil.Process]:
+        """Returns all its processes of this moment."""
+        return [process for root in self._processes for process in (root, *_tree(root))]
 
     def stop(self) -> None:
         """Ends it: TERM to the processes we started, then KILL to whatever of their trees is left. Idempotent."""
-        trees = [process for root in self._processes if root.is_running() for process in _tree(root)]
+        trees = self.processes()
         for root in self._processes:
             if root.poll() is None:
                 root.terminate()
