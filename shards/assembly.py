@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from shards.caches.local import LocalCache
-from shards.contract import Cache, Observer, Store
+from shards.contract import Cache, Observer, Row, Store
 from shards.lanes import Lanes
 from shards.routing import Router, Shard
+from shards.stores import embedded
 from shards.stores.embedded import EmbeddedStore, datadir
 from shards.stores.embedded.control import EmbeddedTopologyStore
 from shards.topology import Topology
@@ -56,6 +58,24 @@ def prepare(settings: StorageSettings) -> int:
     line for the operator.
     """
     return datadir.prepare(settings.data_dir, settings.shards)
+
+
+def backup(settings: StorageSettings, target: Path) -> int:
+    """Copies all that is stored into the directory ``target``, also while it is served; returns the number of orders.
+
+    Blocks. Raises ``StoreError`` with one line for the operator, as the next two do.
+    """
+    return embedded.backup(settings.data_dir, target)
+
+
+def restore(settings: StorageSettings, source: Path) -> int:
+    """Makes a data directory, where none is, of a backup that it checks first; returns the number of orders. Blocks."""
+    return embedded.restore(source, settings.data_dir)
+
+
+def iterate_rows(settings: StorageSettings) -> Iterator[Row]:
+    """Yields the row of every order, also while they are served; see ``embedded.iterate_rows``. Blocks."""
+    return embedded.iterate_rows(settings.data_dir)
 
 
 async def open_router(settings: StorageSettings, observer: Observer) -> Router:
