@@ -1,6 +1,6 @@
 """Measures the embedded store by itself: group commits beside a busy event loop, and two writers on one file.
 
-Run ``python -m bench.store_embedded``; it takes half a minute and prints the tables of the store's ADR.
+Run ``python -m bench.store_embedded`` on a machine with nothing else to do: half a minute, the tables of the ADR.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import random
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from multiprocessing.connection import Connection
@@ -22,18 +23,25 @@ from typing import NamedTuple
 
 import uvloop
 
-from shards.contract import Row, Verdict
-from shards.keys import key_of, mint_uuid7, order_id_of
+from shards.contract import BUCKET_S, Row, Verdict
+from shards.keys import bucket_of, key_of, mint_uuid7, order_id_of
 from shards.stores.embedded import prepare, shard_path
-from shards.stores.embedded.statements import write
+from shards.stores.embedded.files import Kind, open_file
+from shards.stores.embedded.statements import BEGIN, COMMIT, write
 from shards.stores.embedded.store import EmbeddedStore
 from shards.stores.embedded.writer import Writer
 
 BODY_BYTES = 300
 CUSTOMERS = 1_000_000
-SWITCH_INTERVALS_MS = (5.0, 1.0, 0.5, 0.2)
-BATCHES_ROWS = (1, 16, 64, 256)
+SWITCH_INTERVALS_MS = (5.0, 1.0, 0.5)
+BATCHES_ROWS = (1, 64, 256)
 REPEATS = 3
+SPINNERS = 20  # tasks that keep the loop busy: one turn of the loop takes about a millisecond
+SLICE_STEPS = 3_000
+ONE_ROW = """
+    INSERT INTO orders (order_id, gen, slot, tag, customer, marks, body) SELECT ?, ?, ?, ?, ?, ?, ?
+    WHERE NOT EXISTS (SELECT 1 FROM sealed WHERE bucket = ?) ON CONFLICT DO NOTHING
+"""
 ROWS_READY = 20_000  # made ahead, so that making them is not measured
 
 
@@ -74,9 +82,9 @@ def report(subject: str, rows: int, results: Sequence[Result]) -> None:
 
 
 async def spin() -> None:
-    """Keeps the event loop busy with slices of 50 microseconds or so of Python, as servicers do."""
+    """Keeps the event loop busy with slices of Python, as a servicer does."""
     while True:
-        sum(range(2_000))
+        sum(range(SLICE_STEPS))
         await asyncio.sleep(0)
 
 
@@ -85,7 +93,7 @@ async def commits(path: Path, batch_rows: int, seconds: float, *, busy: bool) ->
     store = await EmbeddedStore.open(path)
     rows = make_rows(ROWS_READY)
     batches = [rows[start : start + batch_rows] for start in range(0, ROWS_READY - batch_rows, batch_rows)]
-    spinning = asyncio.create_task(spin()) if busy else None
+    spinning = [asyncio.create_task(spin()) for _ in range(SPINNERS if busy else 0)]
     times = []
     started = time.perf_counter()
     for batch in batches:
@@ -96,9 +104,44 @@ async def commits(path: Path, batch_rows: int, seconds: float, *, busy: bool) ->
         if time.perf_counter() - started > seconds:
             break
     result = summary(times, time.perf_counter() - started, batch_rows)
-    if spinning is not None:
-        spinning.cancel()
+    for task in spinning:
+        task.cancel()
     await store.close()
+    return result
+
+
+def shapes(path: Path, batch_rows: int, seconds: float, *, one_statement: bool) -> Result:
+    """Commits on this thread, as one statement or a statement a row, while another thread never yields by itself."""
+    connection = open_file(path, Kind.SHARD)
+    rows = make_rows(ROWS_READY)
+    stop = threading.Event()
+
+    def burn() -> None:
+        while not stop.is_set():
+            sum(range(100))
+
+    burning = threading.Thread(target=burn)
+    burning.start()
+    times = []
+    started = time.perf_counter()
+    for start in range(0, ROWS_READY - batch_rows, batch_rows):
+        batch = rows[start : start + batch_rows]
+        began = time.perf_counter()
+        if one_statement:
+            assert write(connection, batch)
+        else:
+            connection.execute(BEGIN)
+            for (slot, gen, tag, order_id), customer, marks, body in batch:
+                bucket = bucket_of(order_id, BUCKET_S)
+                connection.execute(ONE_ROW, (order_id, gen, slot, tag, customer, marks, body, bucket))
+            connection.execute(COMMIT)
+        times.append(time.perf_counter() - began)
+        if time.perf_counter() - started > seconds:
+            break
+    result = summary(times, time.perf_counter() - started, batch_rows)
+    stop.set()
+    burning.join()
+    connection.close()
     return result
 
 
@@ -167,6 +210,9 @@ def main() -> None:
         for rows in BATCHES_ROWS:
             results = [uvloop.run(commits(path, rows, seconds, busy=True)) for _ in range(REPEATS)]
             report(f"busy loop, switch {interval_ms} ms", rows, results)
+        for one_statement in (False, True):
+            results = [shapes(path, 64, seconds, one_statement=one_statement) for _ in range(REPEATS)]
+            report(f"  {'one statement' if one_statement else 'a statement a row'}", 64, results)
     for locks in ("polling", "turns"):
         for rows in (1, 64):
             first, second = two_writers(fresh_file(), rows, 2 * seconds, locks)

@@ -34,7 +34,7 @@ class EmbeddedStore(Store):
         self._path: Final = path
         self._writer: Final = writer
         self._writes: Final[ConnectionThread[WriteQuestion, Sequence[Outcome]]] = ConnectionThread(
-            f"{path.name} writer", writer.work, writer.close, jobs_max=_WRITES_MAX
+            f"{path.name} writer", writer.work, writer.close, jobs_max=_WRITES_MAX, taken_max=1
         )
         self._reads: Final[ConnectionThread[ReadQuestion, Sequence[Row | None]]] = ConnectionThread(
             f"{path.name} reader", reader.work, reader.close, jobs_max=_READS_MAX
