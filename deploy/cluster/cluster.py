@@ -19,7 +19,7 @@ from deploy.cluster.spec import ClusterSpec
 from deploy.cluster.state import Made, StateDirectory
 
 READY_TIMEOUT_S: Final = 300.0
-"""For each step of ``up``: three JVMs that start together on two idle cores take 15 s, on busy ones they took 70."""
+"""For each step of ``up``: three JVMs that started together on two busy cores took 70 s."""
 
 STOP_GRACE_S: Final = 20.0
 """For nodes to write down what they hold in memory; what they do not in time is in the commit log anyway."""
