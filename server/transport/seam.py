@@ -52,4 +52,7 @@ class TransportServer(Protocol):
         """Begins to serve."""
 
     async def stop(self, grace_s: float) -> None:
-        """Takes no new calls, waits up to ``grace_s`` for those under way, then cancels them. Idempotent."""
+        """Turns new calls away, waits up to ``grace_s`` for those under way, then cuts them. Idempotent.
+
+        A caller whose call was cut sees CANCELLED or UNAVAILABLE, and learns by the same request id what became of it.
+        """

@@ -269,6 +269,16 @@ async def test_stopping_finishes_the_calls_under_way(kind: Kind, settings: assem
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
+async def test_the_native_server_serves_until_callers_have_left(settings: assembly.StorageSettings) -> None:
+    """Since it cannot send callers away, a native server that stops answers those that still come, then ends."""
+    async with asyncio.timeout(60), rpc_worker(Kind.NATIVE, settings) as worker:
+        stopping = asyncio.create_task(worker.server.stop(50.0))
+        for _ in range(20):
+            assert (await worker.orders.CreateOrder(a_create())).order.order_id
+        assert not stopping.done()
+        await stopping
+
+
 async def test_calls_that_outlive_the_grace_are_cut(kind: Kind, settings: assembly.StorageSettings) -> None:
     """After the grace calls still under way are cut, with a code that a caller retries by the same request id."""
     gated: list[GatedRouter] = []
