@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
@@ -148,8 +149,11 @@ def shapes(path: Path, batch_rows: int, seconds: float, *, one_statement: bool) 
 def contend(path: Path, batch_rows: int, seconds: float, locks: str, result: Connection) -> None:
     """Commits through the writer without a pause, and sends the times; one of two processes."""
     writer = Writer(path)
-    turn = contextlib.nullcontext() if locks == "polling" else writer._turn  # noqa: SLF001  # looks inside
+    turns: AbstractContextManager[None] = writer._turns  # noqa: SLF001  # looks inside
     connection = writer._connection  # noqa: SLF001  # looks inside
+    if locks == "polling":
+        turns = contextlib.nullcontext()
+        connection.set_busy_timeout(5_000)
     batches = [make_rows(batch_rows) for _ in range(ROWS_READY // batch_rows)]
     result.send("ready")
     result.recv()
@@ -157,7 +161,7 @@ def contend(path: Path, batch_rows: int, seconds: float, locks: str, result: Con
     ends = time.perf_counter() + seconds
     for batch in batches:
         began = time.perf_counter()
-        with turn:
+        with turns:
             assert write(connection, batch)
         times.append(time.perf_counter() - began)
         if time.perf_counter() > ends:

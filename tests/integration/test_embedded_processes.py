@@ -14,7 +14,7 @@ from shards.contract import Consistency, Verdict
 from shards.stores.embedded import EmbeddedStore, iterate_rows, prepare, shard_path
 from shards.stores.embedded.control import EmbeddedTopologyStore
 from shards.stores.embedded.datadir import control_path
-from shards.stores.embedded.turns import Turn
+from shards.stores.embedded.turns import PATIENCE_POLLS, POLLS_MAX, Turns
 from shards.topology import Topology
 from tests.support.deadlines import eventually
 from tests.support.rows import new_row
@@ -124,27 +124,40 @@ async def test_writer_in_line_has_its_turn(data_dir: Path, committers: list[Comm
     await store.close()
 
 
-def test_turn_goes_to_who_waits(tmp_path: Path) -> None:
-    """Who lets go of a turn and at once wants another lines up behind whoever waited."""
+def test_gate_is_shut_by_who_starves(tmp_path: Path) -> None:
+    """A writer that loses its patience gets in before anyone who comes after it, and lets the others in again."""
     path = tmp_path / "file.db"
-    ours, theirs = Turn(path), Turn(path)
+    starving, late = Turns(path), Turns(path)
     order: list[str] = []
+    shut, has_lock = threading.Event(), threading.Event()
 
-    def wait_for_turn() -> None:
-        with theirs:
-            order.append("theirs")
+    def starve() -> None:
+        with starving:
+            assert starving.poll(0)
+            assert starving.poll(PATIENCE_POLLS)
+            shut.set()
+            has_lock.wait()
+            order.append("starving")
 
-    with ours:
-        thread = threading.Thread(target=wait_for_turn)
-        thread.start()
-        inode = path.with_name(path.name + ".turn").stat().st_ino
-        eventually(lambda: _is_waited_for(inode), "the other is in line")
-    with ours:
-        order.append("ours")
-    thread.join()
-    assert order == ["theirs", "ours"]
-    ours.close()
-    theirs.close()
+    def come_late() -> None:
+        with late:
+            order.append("late")
+
+    with late:
+        order.append("before")
+    threads = [threading.Thread(target=starve), threading.Thread(target=come_late)]
+    threads[0].start()
+    shut.wait()
+    threads[1].start()
+    inode = path.with_name(path.name + ".gate").stat().st_ino
+    eventually(lambda: _is_waited_for(inode), "the late one waits at the gate")
+    has_lock.set()
+    for thread in threads:
+        thread.join()
+    assert order == ["before", "starving", "late"]
+    assert not starving.poll(POLLS_MAX)
+    starving.close()
+    late.close()
 
 
 def _is_waited_for(inode: int) -> bool:

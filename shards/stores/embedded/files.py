@@ -25,7 +25,7 @@ SQLITE_VERSION_MIN: Final = (3, 51, 3)
 
 _PAGE_BYTES: Final = 4096
 _CACHE_KIB: Final = 16 * 1024
-_BUSY_TIMEOUT_MS: Final = 5000  # a net only: writers take turns before they meet SQLite's lock
+_BUSY_TIMEOUT_MS: Final = 5000  # for opening and recovering; writers of shards wait as ``turns`` says
 _CHECKPOINT_PAGES: Final = 8192
 """Pages (32 MiB) in the log before a commit copies them into the file: the index is dirtied at random, and a page
 dirtied often between two checkpoints is copied once. Measured: 1,000 pages halve the rate of a file of 300,000 rows."""

@@ -27,7 +27,7 @@ from shards.stores.embedded import statements
 from shards.stores.embedded.errors import VALUE_ERRORS, data_dir_error, invalid, store_error
 from shards.stores.embedded.files import Kind, open_file
 from shards.stores.embedded.threads import Job
-from shards.stores.embedded.turns import Turn
+from shards.stores.embedded.turns import Turns
 
 
 class Settle(enum.Enum):
@@ -47,10 +47,11 @@ class Writer:
         self._path: Final = path
         self._connection: Final = open_file(path, Kind.SHARD)
         try:
-            self._turn: Final = Turn(path)
+            self._turns: Final = Turns(path)
         except OSError as error:
             self._connection.close()
             raise data_dir_error(error, path) from error
+        self._connection.set_busy_handler(self._turns.poll)
         self.in_doubt = False
         """A commit failed half-way. SQLite took it back, but what it left in the log could come to life if every
         process died now; the next commit writes over it. Until then nobody can say what STRONG reads must (law 5)."""
@@ -59,7 +60,7 @@ class Writer:
         """Answers each job in turn: the outcome of each row, or nothing for a seal."""
         for job in jobs:
             try:
-                with self._turn:
+                with self._turns:
                     job.answer = self._answer(job.question)
             except StoreError as error:
                 job.error = error
@@ -69,14 +70,14 @@ class Writer:
             except VALUE_ERRORS as error:
                 job.error = invalid(error, self._path)
                 job.error.__cause__ = error
-            except OSError as error:  # of the locks: the file was not touched
+            except OSError as error:  # of the gate: nothing was written
                 job.error = Unavailable(f"{self._path.name}: no turn to write ({error})")
                 job.error.__cause__ = error
 
     def close(self) -> None:
         """Lets go of the file and the locks."""
         self._connection.close()
-        self._turn.close()
+        self._turns.close()
 
     def _answer(self, question: Question) -> Sequence[Outcome]:
         if self.in_doubt:
