@@ -73,10 +73,10 @@ def compare(  # noqa: PLR0913  # typer takes each option as a parameter
     report.show(done, facts, _out)
     report.keep(done, facts, plan._asdict() | {"seed": seed, "ghz": ghz.VERSION}, RESULTS / "latest.json")
     _out.print(f"kept in {(RESULTS / 'latest.json').relative_to(ghz.ROOT)}")
+    raise typer.Exit(1 if any(result.stored < result.acknowledged for result in done) else 0)
 
 
-def _run(plan: campaign.Plan, transports: list[str], scratch: Path, seed: int) -> list[Round]:
-    rounds: list[Round] = []
+def _run(plan: campaign.Plan, transports: list[str], scratch: Path, seed: int) -> list[campaign.Result]:
     with Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=_out
     ) as progress:
@@ -91,9 +91,7 @@ def _run(plan: campaign.Plan, transports: list[str], scratch: Path, seed: int) -
                 f"{what:<24} {done.orders_per_s:>8,.0f}/s  p50 {done.p50_ms:.1f} ms  p99 {done.p99_ms:.1f} ms"
             )
 
-        for transport in transports:
-            rounds += campaign.run(plan, transport, scratch, random.Random(seed), tell)
-    return rounds
+        return [campaign.run(plan, transport, scratch, random.Random(seed), tell) for transport in transports]
 
 
 @app.command("ghz", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
