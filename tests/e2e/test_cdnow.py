@@ -131,8 +131,8 @@ def test_a_purchase_history_survives_the_death_of_everybody(tmp_path: Path) -> N
         server.wait_serving(WORKERS)
         boot_s = time.monotonic() - begun
         begun = time.monotonic()
-        # All workers booted side by side just now; of those that die, two or three do.
-        load_s = max(LOAD_S, KILLS_MIN * max(1.0, boot_s / 2) * 1.3)
+        # Measured on an idle and on a busy machine: a worker is back within a fifth of the time of the first boot.
+        load_s = max(LOAD_S, KILLS_MIN * max(1.0, boot_s / 5) * 1.3)
         kills, summary = load_among_deaths(server, file, ORDERS / load_s)
         took_s = time.monotonic() - begun
         found = asyncio.run(orders_by_customer(set(expected)))
