@@ -18,7 +18,7 @@ from shards.stores.embedded.control import EmbeddedTopologyStore
 from shards.topology import Topology
 from shards.wrappers.bounded import BoundedStore
 from shards.wrappers.cached import CachedStore
-from shards.wrappers.observed import ObservedStore
+from shards.wrappers.observed import ObservedCache, ObservedStore
 from shards.wrappers.seals import Seals
 
 STORES: Final = ("embedded",)
@@ -99,7 +99,7 @@ async def open_router(settings: StorageSettings, observer: Observer) -> Router:
 def shard_over(store: Store, shard: int, cache: Cache, settings: StorageSettings, observer: Observer) -> Shard:
     """Returns what the router needs of one shard, around its bare store."""
     observed = ObservedStore(store, shard=shard, observer=observer)
-    cached = CachedStore(observed, cache, observer)
+    cached = CachedStore(observed, ObservedCache(cache, observer), observer)
     return Shard(
         # through the cache, so that what is written can be read from it
         lanes=Lanes(cached, shard=shard, queue_rows_max=settings.queue_rows_max, observer=observer),
