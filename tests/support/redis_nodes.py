@@ -1,4 +1,4 @@
-"""A real Redis Cluster for a test module: three masters and their replicas, without the rest of a development cluster."""
+"""A real Redis Cluster for a test module: three masters and their replicas, nothing else of a development cluster."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
