@@ -199,6 +199,8 @@ def main() -> ExitCode:
     except Exception:  # noqa: BLE001  # the last station: it is logged, and the exit code tells
         _log.exception("a defect ended this worker")
         return ExitCode.DEFECT
+    finally:
+        metrics.write()
 
 
 if __name__ == "__main__":
