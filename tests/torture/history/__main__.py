@@ -6,6 +6,8 @@ import asyncio
 import random
 import sys
 import tempfile
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -13,10 +15,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from deploy.cluster import Cluster
 from tests.support.crest import Crest
 from tests.support.history import History, Rules, check
-from tests.torture.history.nemesis import KillWorker, PauseWorker
+from tests.torture.history.nemesis import Fault, KillWorker, PauseWorker
 from tests.torture.history.run import Plan, Result, torture
+from tests.torture.history.stores import EMBEDDED, Storage, cassandra, cluster_spec
 
 SHOWN_MAX: Final = 5
 """Violations printed; the history file has the rest."""
@@ -37,6 +41,10 @@ def run(
     cache_ttl_s: Annotated[float, typer.Option(min=0, help="Lifetime of cached orders.")] = 2.0,
     host: Annotated[str, typer.Option(help="Loopback address to serve on.")] = "127.0.0.29",
     port: Annotated[int, typer.Option(min=1025, max=32000, help="First of the ports to use.")] = 20_700,
+    store: Annotated[str, typer.Option(help="embedded or cassandra.")] = "embedded",
+    shards: Annotated[int, typer.Option(min=1, max=8, help="Cassandra shards.")] = 1,
+    replicas: Annotated[int, typer.Option(help="Nodes of each: 1, behind a proxy, or 3.")] = 1,
+    redis: Annotated[bool, typer.Option(help="Remember orders in a Redis Cluster.")] = False,
     keep: Annotated[Path, typer.Option(help="Where the history is kept when a promise was broken.")] = Path(
         "torture-history.jsonl"
     ),
@@ -44,19 +52,31 @@ def run(
     """Prove that every order is linearizable, whatever dies meanwhile."""
     chosen = random.SystemRandom().getrandbits(32) if seed is None else seed
     _out.print(f"{callers} callers for {seconds:g} s, seed {chosen}", highlight=False)
-    plan = Plan(chosen, seconds, operations, Rules(cache_ttl_s), callers)
-    with (
-        tempfile.TemporaryDirectory(prefix="crest-torture-") as scratch,
-        Crest(
-            host,
-            port,
-            Path(scratch) / "data",
-            *("--workers", str(workers), "--cache-ttl-s", str(cache_ttl_s), "--stall-timeout-s", "3"),
-        ) as crest,
-    ):
-        crest.wait_serving(workers)
-        endpoints = [f"{host}:{port + 1 + worker}" for worker in range(workers)]
-        result = asyncio.run(torture(endpoints, plan, [KillWorker(crest), PauseWorker(crest)], keep))
+    with ExitStack() as closing:
+        scratch = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="crest-torture-")))
+        cluster: Cluster | None = None
+        if store == "cassandra":
+            spec = cluster_spec(host, shards=shards, replicas=replicas, redis=redis)
+            report = partial(_out.print, highlight=False)
+            cluster = closing.enter_context(Cluster(spec, scratch / "cluster", dies_with_parent=True, report=report))
+        flags = ("--workers", str(workers), "--cache-ttl-s", str(cache_ttl_s), "--stall-timeout-s", "3")
+
+        async def on(storage: Storage) -> Result:
+            plan = Plan(chosen, seconds, operations, Rules(cache_ttl_s, storage.exact_replays), callers)
+            crest = Crest(host, port, scratch / "data", *flags, *storage.flags)
+            closing.enter_context(crest)
+            await asyncio.to_thread(crest.wait_serving, workers)
+            endpoints = [f"{host}:{port + 1 + worker}" for worker in range(workers)]
+            faults: list[Fault] = [KillWorker(crest), PauseWorker(crest), *storage.faults]
+            return await torture(endpoints, plan, faults, keep)
+
+        async def main() -> Result:
+            if cluster is None:
+                return await on(EMBEDDED)
+            async with cassandra(cluster, host, scratch) as storage:
+                return await on(storage)
+
+        result = asyncio.run(main())
     show(result)
     if not result.passed:
         _out.print(f"the history is in {keep}; repeat with --seed {chosen}", markup=False, style="red")

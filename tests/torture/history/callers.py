@@ -209,8 +209,12 @@ class Callers:
         await self._try(Operation(kind=Kind.LIST, customer=self._pick(chance).create.customer), number)
 
     def _pick(self, chance: random.Random) -> _Known:
-        recent = chance.random() < 0.85
-        return chance.choice(self._orders[-HOT_ORDERS:] if recent else self._orders)
+        known = self._orders[-1]
+        for _ in range(3):  # one that is there, mostly
+            known = chance.choice(self._orders[-HOT_ORDERS:] if chance.random() < 0.85 else self._orders)
+            if known.version:
+                break
+        return known
 
     async def _request(self, ask: Operation, number: int, chance: random.Random) -> None:
         """Sends a request as an impatient caller does: again when it was not answered, now and then twice at once."""

@@ -17,7 +17,7 @@ from protos.orders.v1 import orders_pb2
 from tests.support.history import Kind, Listed, Operation, Outcome, Result, failure
 from tests.torture.wire import fields, repeated
 
-CALL_TIMEOUTS_S: Final = (8.0,) * 19 + (0.02,)
+CALL_TIMEOUTS_S: Final = (3.0,) * 19 + (0.02,)
 """One call in twenty has so little time that it is mostly left in doubt."""
 
 PAGE_ROWS: Final = 15
