@@ -44,6 +44,10 @@ def compare(  # noqa: PLR0913  # typer takes each option as a parameter
     ),
     callers: Annotated[int, typer.Option(min=1, max=4096, help="Concurrent calls.")] = 256,
     connections: Annotated[int, typer.Option(min=1, max=1024, help="HTTP/2 connections.")] = 16,
+    others_max: Annotated[
+        float, typer.Option(min=0, help="A round is made again when anything else kept more cores than this busy.")
+    ] = 0.3,
+    repeats_max: Annotated[int, typer.Option(min=0, max=20, help="So often at most.")] = 2,
     host: Annotated[str, typer.Option(help="Loopback address to serve on.")] = "127.0.0.26",
     port: Annotated[int, typer.Option(min=1024, max=32000, help="First of about 200 ports to use.")] = 20_100,
 ) -> None:
@@ -57,8 +61,10 @@ def compare(  # noqa: PLR0913  # typer takes each option as a parameter
         if name not in _TRANSPORTS:
             raise typer.BadParameter(f"is one of {', '.join(_TRANSPORTS)}", param_hint="--transport")
     if quick:
-        rounds, open_rounds, round_s = min(rounds, 2), min(open_rounds, 1), min(round_s, 3.0)
-    plan = campaign.Plan(host, port, workers, callers, connections, rounds, open_rounds, round_s)
+        rounds, open_rounds, round_s, repeats_max = min(rounds, 2), min(open_rounds, 1), min(round_s, 3.0), 0
+    plan = campaign.Plan(
+        host, port, workers, callers, connections, rounds, open_rounds, round_s, others_max, repeats_max
+    )
     RESULTS.mkdir(exist_ok=True)
     seed = random.SystemRandom().getrandbits(32)
     try:

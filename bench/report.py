@@ -66,7 +66,7 @@ def show(results: Sequence[Result], facts: Mapping[str, object], console: Consol
         "server, ghz: processor seconds for 1,000 orders; ghz includes reading its messages and writing its report",
         style="dim",
     )
-    console.print("others: cores busy with anything else meanwhile; above 0.2 the round says little", style="dim")
+    console.print("others: cores busy with anything else meanwhile; above 0.3 a figure says little", style="dim")
     console.print("closed: callers wait for their answer; open: a fixed rate, so waiting shows", style="dim")
     console.print(f"{facts['cpu']}; fsync {facts['fsync_us']} us; load average {facts['load_average_1m']}", style="dim")
     console.print(CAVEAT, style="dim")
