@@ -117,7 +117,13 @@ def shard_over(store: Store, shard: int, cache: Cache, settings: StorageSettings
     """Returns what the router needs of one shard, around its bare store."""
     observed = ObservedStore(store, shard=shard, observer=observer)
     remembered_s = settings.cache_ttl_s + CLOCKS_DIFFER_S
-    cached = CachedStore(observed, ObservedCache(cache, observer), observer, remembered_s=remembered_s)
+    cached = CachedStore(
+        observed,
+        ObservedCache(cache, observer),
+        observer,
+        remembered_s=remembered_s,
+        joined_s=settings.cache_ttl_s,
+    )
     return Shard(
         # through the cache, so that what is written can be read from it
         lanes=Lanes(cached, shard=shard, queue_rows_max=settings.queue_rows_max, observer=observer),

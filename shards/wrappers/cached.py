@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple
 
 from shards.contract import Cache, Consistency, Observer, Outcome, Row, Store, Verdict
 from shards.keys import Key
@@ -15,8 +15,13 @@ from shards.wrappers.passing import Passing
 _FLOORS_MAX: Final = 65_536
 """Transitions of one shard remembered: over 10,000 a second for the usual lifetime of 5 s, more than a worker makes."""
 
-_Flight: TypeAlias = "asyncio.Task[Mapping[Key, Row | None]]"
-"""A read under way, with the rows it will have found."""
+
+class _Flight(NamedTuple):
+    """A read under way."""
+
+    began: float
+    task: asyncio.Task[Mapping[Key, Row | None]]
+    """Has the rows that it found."""
 
 
 class CachedStore(Passing):
@@ -27,13 +32,26 @@ class CachedStore(Passing):
     version older than one whose commit here was acknowledged before it, whatever the cache has forgotten or kept.
     """
 
-    def __init__(self, store: Store, cache: Cache, observer: Observer, *, remembered_s: float = 3600.0) -> None:
-        """``remembered_s``: the longest for which ``cache`` answers a row after the read that found it began."""
+    def __init__(
+        self,
+        store: Store,
+        cache: Cache,
+        observer: Observer,
+        *,
+        remembered_s: float = 3600.0,
+        joined_s: float = 3600.0,
+    ) -> None:
+        """``remembered_s``: the longest for which ``cache`` answers a row after the read that found it began.
+
+        ``joined_s``: a read that began longer ago is not joined. What it finds may be that old already, so this is the
+        age that callers are promised.
+        """
         super().__init__(store)
         self._cache = cache
         self._observer = observer
         self._floors = Floors(keep_s=remembered_s, floors_max=_FLOORS_MAX)
-        self._flights: dict[Key, _Flight] = {}
+        self._joined_s = joined_s
+        self._flights: dict[Key, _Flight] = {}  # of each key the latest read
 
     def __repr__(self) -> str:
         return f"CachedStore({self._store!r}, {self._cache!r}, reading={len(self._flights)})"
@@ -66,7 +84,7 @@ class CachedStore(Passing):
             outdated = {index for index in joined if rows[index] is None}.union(self._older(rows))
             if outdated:
                 # The read joined began before this call, and what was acknowledged in between is missing in it. The one
-                # joined or begun now began after this call, as no two of one key are under way at once.
+                # joined or begun now began after this call: of each key the latest is known, and that one has ended.
                 await self._join_or_read(keys, rows, sorted(outdated.intersection(joined)))
         return rows
 
@@ -83,33 +101,40 @@ class CachedStore(Passing):
 
     async def _join_or_read(self, keys: Sequence[Key], rows: list[Row | None], wanted: Sequence[int]) -> Sequence[int]:
         """Fills in the rows of these indices; returns those whose read was joined."""
-        joined = {index: flight for index in wanted if (flight := self._flights.get(keys[index]))}
+        oldest = time.monotonic() - self._joined_s
+        joined = {
+            index: flight.task
+            for index in wanted
+            if (flight := self._flights.get(keys[index])) and flight.began >= oldest
+        }
         flights = dict(joined)
         if len(joined) < len(wanted):
             own_indices = [index for index in wanted if index not in joined]
             own = self._begin(dict.fromkeys(keys[index] for index in own_indices))
             flights.update(dict.fromkeys(own_indices, own))
         self._count("coalesced", len(joined))
-        for flight in dict.fromkeys(flights.values()):
-            await asyncio.shield(flight)  # others may have joined, so cancelling this caller ends its own wait only
-        for index, flight in flights.items():
-            rows[index] = flight.result()[keys[index]]
+        for task in dict.fromkeys(flights.values()):
+            await asyncio.shield(task)  # others may have joined, so cancelling this caller ends its own wait only
+        for index, task in flights.items():
+            rows[index] = task.result()[keys[index]]
         return list(joined)
 
-    def _begin(self, keys: Iterable[Key]) -> _Flight:
+    def _begin(self, keys: Iterable[Key]) -> asyncio.Task[Mapping[Key, Row | None]]:
         keys = tuple(keys)
-        flight = asyncio.get_running_loop().create_task(self._fly(keys))
-        self._flights.update(dict.fromkeys(keys, flight))
-        flight.add_done_callback(_look_at_error)
-        return flight
+        task = asyncio.get_running_loop().create_task(self._fly(keys))
+        self._flights.update(dict.fromkeys(keys, _Flight(time.monotonic(), task)))
+        task.add_done_callback(_look_at_error)
+        return task
 
     async def _fly(self, keys: Sequence[Key]) -> Mapping[Key, Row | None]:
         try:
             rows = await self._read_and_remember(keys, Consistency.CACHED)
             return dict(zip(keys, rows, strict=True))
         finally:
+            own = asyncio.current_task()
             for key in keys:
-                del self._flights[key]
+                if (latest := self._flights.get(key)) and latest.task is own:
+                    del self._flights[key]
 
     async def _read_and_remember(self, keys: Sequence[Key], consistency: Consistency) -> Sequence[Row | None]:
         started = time.monotonic()
@@ -125,7 +150,7 @@ class CachedStore(Passing):
             self._observer.cache_event(event, count)
 
 
-def _look_at_error(flight: _Flight) -> None:
+def _look_at_error(task: asyncio.Task[Mapping[Key, Row | None]]) -> None:
     """Marks a failure as seen: when all who waited have left, there is nobody to tell."""
-    if not flight.cancelled():
-        flight.exception()
+    if not task.cancelled():
+        task.exception()

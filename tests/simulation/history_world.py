@@ -147,7 +147,7 @@ async def _play(seed: int, history: History, cache_ttl_s: float, operations: int
         refused=chance.choice((0, 0.05)),
         lost=chance.choice((0, 0.1, 0.3)),
         read_fails=chance.choice((0, 0.05)),
-        delay_s=chance.choice((0.002, 0.02)),
+        delay_s=chance.choice((0.002, 0.02, 0.2)),
         late_s=chance.choice((0.1, 3)),
     )
     limits = CommitLimits(chance.randint(1, 8), 100_000, chance.randint(1, 3))
@@ -174,7 +174,7 @@ async def _play(seed: int, history: History, cache_ttl_s: float, operations: int
 
 
 def _router(topology: Topology, stores: Sequence[FaultyStore], cache_ttl_s: float, chance: random.Random) -> Router:
-    settings = StorageSettings(data_dir=Path("none"), queue_rows_max=100, reads_max=100)
+    settings = StorageSettings(data_dir=Path("none"), queue_rows_max=100, reads_max=100, cache_ttl_s=cache_ttl_s)
     cache = LocalCache(rows_max=1_000, bytes_max=1 << 20, ttl_s=cache_ttl_s, chance=chance.random)
     observer = Notes()
     resources = AsyncExitStack()

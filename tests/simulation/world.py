@@ -37,7 +37,10 @@ class World:
         self._topology = Topology.initial(chance.randint(1, 3))
         self._customers = [f"customer {n}" for n in range(chance.randint(1, 8))]
         self._settings = StorageSettings(
-            data_dir=Path("none"), queue_rows_max=chance.randint(3, 60), reads_max=chance.randint(10, 100)
+            data_dir=Path("none"),
+            queue_rows_max=chance.randint(3, 60),
+            reads_max=chance.randint(10, 100),
+            cache_ttl_s=self._cache_ttl_s,
         )
         self._orders: dict[str, list[bytes]] = {customer: [] for customer in self._customers}
         self._rows_written = 0
