@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import random
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -16,7 +17,7 @@ from clients.calls import Calls
 from clients.errors import OrderError, RequestIdAhead, RequestIdExpired, ServerFault, Unavailable
 from clients.orders import Created, NewOrder
 from clients.request_ids import RequestIds
-from clients.retry import Attempts
+from clients.retry import Attempts, RetryBudget, RetryPolicy
 from protos.orders.v1 import orders_pb2
 
 IN_FLIGHT_DEFAULT: Final = 256
@@ -139,7 +140,7 @@ async def submit(
     """Yields the fate of each draft; see ``OrderClient.submit``."""
     if in_flight_max < 1:
         raise ValueError(f"in_flight_max is {in_flight_max}, at least 1 order has to be in flight")
-    window = _Window(ids, in_flight_max, calls.policy.attempts_max)
+    window = _Window(ids, in_flight_max, calls.policy, calls.budget)
     reader = asyncio.create_task(window.fill(drafts), name="crest-submit-drafts")
     try:
         while not window.is_finished():
@@ -166,9 +167,10 @@ async def submit(
 class _Window:
     """The items between the drafts and the answers: a bounded number, over all the streams that carry them."""
 
-    def __init__(self, ids: RequestIds, in_flight_max: int, attempts_max: int) -> None:
+    def __init__(self, ids: RequestIds, in_flight_max: int, policy: RetryPolicy, budget: RetryBudget) -> None:
         self._ids = ids
-        self._attempts_max = attempts_max
+        self._policy = policy
+        self._budget = budget
         self._free = asyncio.Semaphore(in_flight_max)
         self._in_flight = 0
         self._exhausted = False
@@ -206,8 +208,8 @@ class _Window:
         error = item.failed(errors.from_item(answer.error))
         if item.renewed(error, self._ids, renewals_max=2):
             self.outbox.put_nowait(item)
-        elif error.retryable and item.attempts < self._attempts_max:
-            delay_s = error.retry_delay_s or 0.0
+        elif error.retryable and item.attempts < self._policy.attempts_max and self._budget.take():
+            delay_s = self._policy.delay_s(item.attempts, error.retry_delay_s, random.uniform)
             asyncio.get_running_loop().call_later(delay_s, self.outbox.put_nowait, item)
         else:
             return Submitted(item.position, item.draft, error)
