@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 import pytest_asyncio
 
-from shards.caches.redis_cluster import RedisClusterCache
+from shards.caches.redis_cluster import RedisClusterCache, masters
 from shards.caches.redis_cluster.entries import key_text
 from tests.support.cached_face import Face, SlowStore, Witness
 from tests.support.memory_store import MemoryStore
@@ -57,14 +57,14 @@ async def cache(cluster: RedisCluster, notes: Notes) -> AsyncIterator[RedisClust
 
 
 async def works(cache: RedisClusterCache) -> None:
-    """Waits until rows of all masters are remembered."""
+    """Waits until rows of all masters are remembered, for less than the map would be asked for again unprompted."""
     rows = [new_row()._replace(key=key_in_slot(slot)) for slot in SPREAD]
 
     async def again() -> object:
         await cache.put(rows, time.monotonic())
         return await cache.get([row.key for row in rows])
 
-    await until(again, lambda answer: answer == rows, timeout_s=60)
+    await until(again, lambda answer: answer == rows, timeout_s=masters.REFRESH_S * 0.8)
 
 
 async def test_a_killed_master_is_a_miss_until_its_replica_takes_over(
