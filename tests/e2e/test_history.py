@@ -1,6 +1,5 @@
 """A short torture of the real server: its workers die and hang, and its history must be that of honest orders."""
 
-import os
 from pathlib import Path
 from typing import Final
 
@@ -19,10 +18,9 @@ CACHE_TTL_S: Final = 1.0
 SECONDS: Final = 60.0
 """At most; the operations are usually done in a quarter of it."""
 
-OPERATIONS: Final = 60_000 if os.environ.get("TORTURE") else 6_000
+OPERATIONS: Final = 6_000
 
 
-@pytest.mark.torture
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 async def test_orders_are_linearizable_while_workers_die(tmp_path: Path) -> None:
