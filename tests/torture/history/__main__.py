@@ -62,7 +62,7 @@ def run(
         flags = ("--workers", str(workers), "--cache-ttl-s", str(cache_ttl_s), "--stall-timeout-s", "3")
 
         async def on(storage: Storage) -> Result:
-            plan = Plan(chosen, seconds, operations, Rules(cache_ttl_s, storage.exact_replays), callers)
+            plan = Plan(chosen, seconds, operations, Rules(cache_ttl_s, storage.exact_replays), callers, storage.rest_s)
             crest = Crest(host, port, scratch / "data", *flags, *storage.flags)
             closing.enter_context(crest)
             await asyncio.to_thread(crest.wait_serving, workers)

@@ -28,6 +28,8 @@ class Plan(NamedTuple):
     operations_max: int
     rules: Rules
     callers: int = CALLERS
+    rest_s: tuple[float, float] = (0.1, 1.5)
+    """Least and most between two faults."""
 
 
 class Result(NamedTuple):
@@ -54,7 +56,7 @@ async def torture(endpoints: Sequence[str], plan: Plan, faults: Sequence[Fault],
     Raises ``Unsettled`` (in an exception group) when the server does not come to itself after the last fault.
     """
     history = History()
-    nemesis = Nemesis(faults, plan.seed)
+    nemesis = Nemesis(faults, plan.seed, rest_s=plan.rest_s)
     try:
         async with Face(endpoints, plan.seed) as face:
             callers = Callers(face, history, plan.seed, callers=plan.callers)

@@ -28,9 +28,11 @@ class Storage(NamedTuple):
     faults: Sequence[Fault]
     exact_replays: bool
     """See ``Rules``."""
+    rest_s: tuple[float, float]
+    """For the store to come to itself after a fault: with nothing but refusals nothing would be tried."""
 
 
-EMBEDDED: Final = Storage((), (), exact_replays=True)
+EMBEDDED: Final = Storage((), (), exact_replays=True, rest_s=(0.1, 1.5))
 
 
 def cluster_spec(host: str, *, shards: int, replicas: int, redis: bool) -> ClusterSpec:
@@ -80,7 +82,7 @@ async def cassandra(cluster: Cluster, host: str, scratch: Path) -> AsyncIterator
             seeds = ",".join(node.endpoint for node in cluster.redis)
             flags += ["--cache", "redis_cluster", "--redis-seeds", seeds]
             faults += [KillNode("a Redis node", cluster.redis), PauseNode("a Redis node", cluster.redis)]
-        yield Storage(flags, faults, exact_replays=False)
+        yield Storage(flags, faults, exact_replays=False, rest_s=(2.0, 6.0))
 
 
 def _topology_file(spec: ClusterSpec, path: Path, proxies: Sequence[Proxy]) -> Path:
