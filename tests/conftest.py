@@ -1,9 +1,14 @@
-"""What all suites share: at the end, how many tests each suite ran and how long it took."""
+"""What all suites share: generated examples without a time limit, and at the end how long each suite took."""
 
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says something of the machine, and nothing of the code that it tries.
+settings.register_profile("crest", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("crest")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -65,6 +65,26 @@ async def test_a_window_does_not_grow(orders: Orders) -> None:
     assert taken == read == 4 * WINDOW_ITEMS
 
 
+async def test_items_are_answered_as_they_commit(orders: Orders) -> None:
+    """The answer of an item comes while the caller's stream is open, before the next item is sent."""
+    answered = asyncio.Event()
+
+    async def items() -> AsyncIterator[pb.SubmitOrdersRequest]:
+        for n in range(3):
+            yield pb.SubmitOrdersRequest(create=a_create(f"customer {n}"))
+            await answered.wait()
+            answered.clear()
+
+    call = Call()
+    call.deadline = soon()
+    async with asyncio.timeout(30), aclosing(Creates(orders, CallLog(lambda _: 0)).submit(items(), call)) as answers:
+        customers = []
+        async for answer in answers:
+            customers.append(answer.order.customer_id)
+            answered.set()
+    assert customers == ["customer 0", "customer 1", "customer 2"]
+
+
 async def test_watchers_are_bounded(orders: Orders, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond so many watchers the next is refused with a hint, and let in when another has left."""
     monkeypatch.setattr(watching, "_WATCHED_MAX", 2)
