@@ -68,8 +68,9 @@ logging.getLogger("acsylla").addFilter(_Notices())
 class AcsyllaSession(Session):
     """A session of acsylla, with one I/O thread. Open it with ``open``."""
 
-    def __init__(self, session: acsylla.Session, settings: CassandraSettings) -> None:
+    def __init__(self, cluster: acsylla.Cluster, session: acsylla.Session, settings: CassandraSettings) -> None:
         """Takes over a connected session; ``open`` is the way to get here."""
+        self._cluster = cluster
         self._session = session
         self._settings = settings
         self._write = acsylla.Consistency[settings.consistency]
@@ -79,14 +80,16 @@ class AcsyllaSession(Session):
     @classmethod
     async def open(cls, settings: CassandraSettings, keyspace: str | None = None) -> AcsyllaSession:
         """Connects. ``keyspace`` None connects to none. Raises ``StoreError``."""
+        cluster = _cluster(settings)
         try:
-            cluster = _cluster(settings)
             session = await cluster.create_session(keyspace=keyspace)
         except (errors.CassErrorLibUnableToSetKeyspace, errors.CassErrorServerInvalidQuery) as error:
+            cluster.destroy()
             raise Invalid(_text(error)) from error
         except errors.CassException as error:
+            cluster.destroy()
             raise Unavailable(f"{', '.join(settings.contact_points)}: {_text(error)}") from error
-        return cls(session, settings)
+        return cls(cluster, session, settings)
 
     def __repr__(self) -> str:
         return f"<AcsyllaSession {','.join(self._settings.contact_points)} connections={self._connections()}>"
@@ -141,9 +144,13 @@ class AcsyllaSession(Session):
 
     async def close(self) -> None:
         """See ``Session.close``."""
-        if self._closing is None:  # the driver's own close waits for requests under way
-            self._closing = asyncio.ensure_future(self._session.close())
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close())
         await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        await self._session.close()  # waits for requests under way
+        self._cluster.destroy()  # it holds sockets, registered with the event loop
 
     async def _ask(self, address: str, cql: str) -> Node | None:
         statement = _plain(cql)

@@ -208,6 +208,7 @@ def _cluster(settings: CassandraSettings) -> Cluster:
     return Cluster(
         list(settings.contact_points),
         port=settings.port,
+        protocol_version=cassandra.ProtocolVersion.V5,
         compression=False,
         connect_timeout=min(2.0, settings.request_timeout_s),
         reconnection_policy=ConstantReconnectionPolicy(_RECONNECT_S, max_attempts=None),
