@@ -44,7 +44,7 @@ async def list_page(router: Router, query: Query, deadline: float, fits: Callabl
     ``fits`` is asked once for each order, in order, whether the answer has room for it; it has for the first. At the
     first that it has no room for the page ends.
     """
-    _validate(query)
+    validate(query)
     customer_id, state, page_size, page_token = query
     wanted = min(page_size or limits.PAGE_SIZE_DEFAULT, limits.PAGE_SIZE_MAX)
     last = decode_token(customer_id, state, page_token) if page_token else None
@@ -64,7 +64,8 @@ async def list_page(router: Router, query: Query, deadline: float, fits: Callabl
     return Page(tuple(orders), "")
 
 
-def _validate(query: Query) -> None:
+def validate(query: Query) -> None:
+    """Raises the INVALID_REQUEST ``OrderError`` that names every bad field of a query."""
     bad: list[Violation] = []
     if problem := text_problem(query.customer_id, limits.CUSTOMER_ID_BYTES_MAX):
         bad.append(Violation("customer_id", problem))

@@ -6,7 +6,7 @@ win, and who loses compares the request's mark (its id and the digest of its pay
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
@@ -146,7 +146,7 @@ class Orders:
         """Returns a page of a customer's orders, newest first, as long as each ``fits`` the answer."""
         return await list_page(self._router, query, deadline, fits)
 
-    async def watch(self, order_id: bytes, deadline: float) -> AsyncIterator[Order]:
+    async def watch(self, order_id: bytes, deadline: float) -> AsyncGenerator[Order, None]:
         """Yields the order's present state, then each later one (some may be skipped), until a final one."""
         async with self._watching.follow(order_id) as states:
             row = await self._read_row(order_id, Consistency.STRONG, 0, deadline)

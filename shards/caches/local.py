@@ -57,6 +57,8 @@ class LocalCache:
 
     async def put(self, rows: Sequence[Row], read_started: float) -> None:
         """Remembers rows, each unless a newer version is remembered; the same version lives on when read later."""
+        if self._rows_max == 0:
+            return
         for row in rows:
             expires = read_started + self._ttl_s * (1 - _JITTER * self._chance())
             entry = self._entries.get(row.key)

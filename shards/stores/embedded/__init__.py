@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from shards.stores.embedded.backup import backup, iterate_rows, restore
 from shards.stores.embedded.control import EmbeddedTopologyStore
 from shards.stores.embedded.datadir import control_path, prepare, shard_path
 from shards.stores.embedded.errors import (
@@ -25,7 +26,10 @@ __all__ = [
     "DataDirNewer",
     "EmbeddedStore",
     "EmbeddedTopologyStore",
+    "backup",
     "control_path",
+    "iterate_rows",
     "prepare",
+    "restore",
     "shard_path",
 ]

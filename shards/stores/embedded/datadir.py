@@ -95,7 +95,7 @@ def take(data_dir: Path) -> int:
     except OSError as error:
         os.close(lock)
         raise data_dir_error(error, data_dir) from error
-    os.set_inheritable(lock, True)  # noqa: FBT003
+    os.set_inheritable(lock, True)  # noqa: FBT003  # the function of the standard library
     return lock
 
 
@@ -126,9 +126,9 @@ def check(data_dir: Path) -> int:
 
 
 @contextlib.contextmanager
-def opened(path: Path, kind: Kind) -> Iterator[apsw.Connection]:
+def opened(path: Path, kind: Kind, *, immutable: bool = False) -> Iterator[apsw.Connection]:
     """A connection for the length of a block; the driver's errors in it become ``DataDirError``."""
-    connection = open_file(path, kind)
+    connection = open_file(path, kind, immutable=immutable)
     try:
         yield connection
     except apsw.Error as error:

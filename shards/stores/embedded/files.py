@@ -75,6 +75,7 @@ def create_file(path: Path, kind: Kind, about: dict[str, str]) -> None:
     check_sqlite()
     try:
         connection = apsw.Connection(str(path))
+        connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
         try:
             if _is_empty(connection):
                 connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
@@ -96,6 +97,7 @@ def is_begun(path: Path) -> bool:
         return False
     try:
         connection = apsw.Connection(str(path))
+        connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
         try:
             return not _is_empty(connection)
         finally:
@@ -104,23 +106,32 @@ def is_begun(path: Path) -> bool:
         raise data_dir_error(error, path) from error
 
 
-def open_file(path: Path, kind: Kind, *, read_only: bool = False) -> apsw.Connection:
-    """Opens an existing file and checks that it is of this kind and of a schema we know. Raises ``DataDirError``."""
+def open_file(path: Path, kind: Kind, *, immutable: bool = False) -> apsw.Connection:
+    """Opens an existing file and checks that it is of this kind and of a schema we know.
+
+    ``immutable`` is for a file of a backup, which nobody writes to: no lock is taken and nothing put beside it.
+    Raises ``DataDirError``.
+    """
     check_sqlite()
-    mode = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE
     if not path.is_file():
         raise DataDirCorrupt(f"{path}: the file is missing; restore it from a backup")
     try:
-        connection = apsw.Connection(
-            str(path), flags=mode | apsw.SQLITE_OPEN_NOMUTEX, statementcachesize=_STATEMENTS_MAX
-        )
+        if immutable:
+            connection = apsw.Connection(
+                f"{path.absolute().as_uri()}?immutable=1", flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+            )
+        else:
+            connection = apsw.Connection(
+                str(path), flags=apsw.SQLITE_OPEN_READWRITE, statementcachesize=_STATEMENTS_MAX
+            )
     except apsw.Error as error:
         raise data_dir_error(error, path) from error
     try:
+        connection.set_busy_timeout(_BUSY_TIMEOUT_MS)  # first of all: others may be opening or recovering it
         _check_header(connection, path, kind)
-        if not read_only:
+        if not immutable:
             if connection.readonly("main"):  # SQLite falls back to it without a word
-                raise DataDirError(f"{path}: the file is read-only")  # noqa: TRY301
+                raise DataDirError(f"{path}: the file is read-only")  # noqa: TRY301  # it closes the connection on its way
             _configure(connection, path)
     except apsw.Error as error:
         connection.close()
@@ -171,7 +182,6 @@ def _check_header(connection: apsw.Connection, path: Path, kind: Kind) -> None:
 
 
 def _configure(connection: apsw.Connection, path: Path) -> None:
-    connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
     mode = connection.pragma("journal_mode", "wal")
     if mode != "wal":
         raise DataDirError(f"{path}: the file system does not support shared memory (journal mode {mode!r})")

@@ -32,13 +32,17 @@ COMMIT: Final = "COMMIT"
 ROLLBACK: Final = "ROLLBACK"
 SEAL: Final = "INSERT INTO sealed VALUES (?) ON CONFLICT DO NOTHING"
 SEALED_AMONG: Final = "SELECT bucket FROM sealed WHERE bucket IN carray(?)"
+COUNT: Final = "SELECT count(*) FROM orders"
 READ: Final = "SELECT order_id, gen, slot, tag, customer, marks, body FROM orders WHERE order_id IN carray(?)"
+ROWS_AFTER: Final = """
+    SELECT order_id, gen, slot, tag, customer, marks, body FROM orders
+    WHERE (order_id, gen) > (?, ?) ORDER BY order_id, gen LIMIT ?
+"""
 LIST: Final = """
     SELECT order_id, marks, body FROM orders INDEXED BY orders_by_customer
     WHERE slot = ? AND gen = ? AND tag = ? AND order_id < ? AND customer = ? ORDER BY order_id DESC LIMIT ?
 """
 
-# S608: what is put into the text is numbers and place holders of ours, never a value.
 _WRITE: Final = f"""
     INSERT INTO orders (order_id, gen, slot, tag, customer, marks, body)
     SELECT
@@ -51,7 +55,7 @@ _WRITE: Final = f"""
     ON CONFLICT (order_id, gen) DO UPDATE SET
         marks = CASE WHEN length(excluded.marks) = length(marks) + {MARK_BYTES} THEN excluded.marks END,
         body = excluded.body
-"""  # noqa: S608
+"""  # noqa: S608  # what is put in is a number of ours, never a value
 
 
 def _write_statements() -> dict[int, str]:
@@ -89,6 +93,21 @@ def read(connection: apsw.Connection, order_ids: Iterable[bytes]) -> dict[tuple[
     for order_id, gen, slot, tag, customer, marks, body in connection.execute(READ, (apsw.carray(tuple(order_ids)),)):
         found[order_id, gen] = Row(Key(slot, gen, tag, order_id), customer, marks, body)
     return found
+
+
+def rows_after(connection: apsw.Connection, order_id: bytes, gen: int, rows_max: int) -> list[Row]:
+    """Returns the rows that follow (order id, gen), ascending, at most ``rows_max``; an empty id begins."""
+    return [
+        Row(Key(slot, found_gen, tag, found_id), customer, marks, body)
+        for found_id, found_gen, slot, tag, customer, marks, body in connection.execute(
+            ROWS_AFTER, (order_id, gen, rows_max)
+        )
+    ]
+
+
+def count(connection: apsw.Connection) -> int:
+    """Returns the number of rows of all gens, by a walk over one index."""
+    return int(connection.execute(COUNT).get)
 
 
 def list_customer(

@@ -53,7 +53,7 @@ class EmbeddedStore(Store):
         """What one commit may hold."""
         return _LIMITS
 
-    def lane(self, key: Key) -> Hashable:  # noqa: ARG002
+    def lane(self, key: Key) -> Hashable:  # noqa: ARG002  # there is one
         """Returns the one lane of the shard."""
         return _THE_LANE
 
@@ -64,7 +64,7 @@ class EmbeddedStore(Store):
         _check(rows)
         return await self._writes.ask(rows)
 
-    async def read(self, keys: Sequence[Key], consistency: Consistency) -> Sequence[Row | None]:  # noqa: ARG002
+    async def read(self, keys: Sequence[Key], consistency: Consistency) -> Sequence[Row | None]:  # noqa: ARG002  # all reads are strong
         """See ``Store.read``. Reads of both consistencies are linearizable."""
         return await self._reads.ask(keys) if keys else ()
 

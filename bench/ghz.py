@@ -1,0 +1,170 @@
+"""ghz, the load generator: installed into the project, run against several ports at once, its answers read exactly.
+
+One ghz a port, because gRPC for Go balances over no fixed list of addresses, and connections that the kernel spreads
+over one shared port are seldom spread evenly.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+VERSION: Final = "v0.121.0"
+"""Pinned: ``@latest`` resolves to a release of 2021."""
+
+BINARY: Final = ROOT / ".tools" / "bin" / "ghz"
+CALL: Final = "orders.v1.OrderService.CreateOrder"
+
+_INSTALL_TIMEOUT_S: Final = 600
+_SETUP_TIMEOUT_S: Final = 60
+"""Beyond the time of the load itself, ghz may take so long to read its messages and to write its report."""
+
+_CALL_TIMEOUT: Final = "20s"
+
+
+class GhzError(Exception):
+    """ghz is missing or failed; the text is one line for a person."""
+
+
+class Call(NamedTuple):
+    """One finished call."""
+
+    ended_s: float
+    """Unix seconds."""
+    latency_s: float
+    code: str
+    """Name of the gRPC code: ``OK``, ``Unavailable``..."""
+
+
+class Shot(NamedTuple):
+    """What one ghz a port brought back."""
+
+    calls: tuple[tuple[Call, ...], ...]
+    """Per port."""
+    cpu_s: float
+    """Processor seconds of all of them, reading the messages included."""
+
+
+class Pace(NamedTuple):
+    """How calls are started."""
+
+    callers: int
+    """Over all ports. Closed loop: each starts its next call when the one before ended."""
+    connections: int
+    """Over all ports."""
+    duration_s: float
+    rate: int | None = None
+    """Open loop: so many calls a second over all ports, whether or not the ones before have ended."""
+
+
+def ensure() -> Path:
+    """Returns the path of ghz, installed now when missing. Raises ``GhzError``."""
+    if BINARY.exists():
+        return BINARY
+    go = shutil.which("go")
+    if go is None:
+        raise GhzError(
+            "ghz is missing and Go, which builds it, too: install Go 1.22 or later (Debian: apt-get install golang), "
+            f"or put a ghz {VERSION} at {BINARY.relative_to(ROOT)}"
+        )
+    print(f"installing ghz {VERSION} into {BINARY.parent.relative_to(ROOT)}", flush=True)
+    BINARY.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        done = subprocess.run(
+            [go, "install", f"github.com/bojand/ghz/cmd/ghz@{VERSION}"],
+            env=os.environ | {"GOBIN": str(BINARY.parent)},
+            capture_output=True,
+            text=True,
+            timeout=_INSTALL_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise GhzError(f"go install of ghz did not end within {_INSTALL_TIMEOUT_S} s") from error
+    if done.returncode or not BINARY.exists():
+        raise GhzError("go install of ghz failed: " + (done.stderr.strip().splitlines() or ["no output"])[-1])
+    return BINARY
+
+
+def fire(addresses: Sequence[str], messages: Sequence[Path], pace: Pace, scratch: Path) -> Shot:
+    """Runs one ghz an address at once, each with its own file of messages, and returns every call of each.
+
+    Calls under way when the time is over are waited for. Ends each process it started. Raises ``GhzError``.
+    """
+    ghz = ensure()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    reports = [scratch / f"ghz-{index}.json" for index in range(len(addresses))]
+    started: list[subprocess.Popen[str]] = []
+    try:
+        for address, file, report in zip(addresses, messages, reports, strict=True):
+            argv = [str(ghz), *_arguments(pace, len(addresses)), f"--binary-file={file}", f"--output={report}", address]
+            started.append(
+                subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            )
+        give_up = time.monotonic() + pace.duration_s + _SETUP_TIMEOUT_S
+        for process in started:
+            try:
+                _, errors = process.communicate(timeout=max(0.0, give_up - time.monotonic()))
+            except subprocess.TimeoutExpired as error:
+                raise GhzError(f"ghz did not end {_SETUP_TIMEOUT_S} s after its time") from error
+            if process.returncode:
+                raise GhzError("ghz failed: " + (errors.strip().splitlines() or [f"exit {process.returncode}"])[-1])
+    finally:
+        for process in started:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Shot(tuple(read_report(report.read_bytes()) for report in reports), cpu_s)
+
+
+def _arguments(pace: Pace, ports: int) -> list[str]:
+    arguments = [
+        "--insecure",
+        "--proto=protos/orders/v1/orders.proto",
+        "--import-paths=protos",
+        f"--call={CALL}",
+        f"--concurrency={-(-pace.callers // ports)}",
+        f"--connections={-(-pace.connections // ports)}",
+        f"--duration={pace.duration_s:g}s",
+        "--duration-stop=wait",
+        f"--timeout={_CALL_TIMEOUT}",
+        "--count-errors",
+        "--format=json",
+        # the messages are complete, so each call is spared the search for template actions
+        "--disable-template-functions",
+        "--disable-template-data",
+    ]
+    if pace.rate is not None:
+        arguments += ["--async", f"--rps={-(-pace.rate // ports)}"]
+    return arguments
+
+
+class _Detail(msgspec.Struct):
+    timestamp: datetime  # when the call ended
+    latency: int  # nanoseconds
+    status: str = ""
+
+
+class _Report(msgspec.Struct):
+    details: list[_Detail] | None = None
+
+
+def read_report(text: bytes) -> tuple[Call, ...]:
+    """Returns the calls of a ghz report in JSON, in order of their end. Raises ``GhzError``."""
+    try:
+        report = msgspec.json.decode(text, type=_Report)
+    except msgspec.MsgspecError as error:
+        raise GhzError(f"the report of ghz cannot be read: {error}") from error
+    calls = [Call(d.timestamp.timestamp(), d.latency / 1e9, d.status or "NoStatus") for d in report.details or ()]
+    return tuple(sorted(calls))

@@ -1,0 +1,1 @@
+"""The floor: what a call costs when nothing is done with it."""

@@ -1,0 +1,102 @@
+"""One logical call: its attempts, their deadline, and what a failure becomes."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+import grpc
+
+from clients import errors
+from clients.errors import OrderError, Unavailable
+from clients.fleet import Fleet, Link
+from clients.retry import Attempts, RetryBudget, RetryPolicy
+
+if TYPE_CHECKING:
+    from grpc.aio import StreamStreamMultiCallable, UnaryStreamMultiCallable, UnaryUnaryMultiCallable
+
+    UnaryMethod = Callable[[Link], UnaryUnaryMultiCallable["RequestT", "ResponseT"]]
+    """Picks the method of a link's stub: each attempt may go over another link."""
+    StreamMethod = Callable[[Link], UnaryStreamMultiCallable["RequestT", "ResponseT"]]
+    BidiMethod = Callable[[Link], StreamStreamMultiCallable["RequestT", "ResponseT"]]
+
+RequestT = TypeVar("RequestT")
+ResponseT = TypeVar("ResponseT")
+
+
+class Calls:
+    """Makes logical calls over a fleet, with one policy and one budget for all of them."""
+
+    def __init__(
+        self, fleet: Fleet, *, policy: RetryPolicy, budget: RetryBudget, metadata: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        self.fleet = fleet
+        self.policy = policy
+        self.budget = budget
+        self.metadata = tuple(metadata)
+
+    def attempts(self, deadline_s: float | None) -> Attempts:
+        """Returns the attempts of a logical call that ends in ``deadline_s`` seconds from now; None: never."""
+        if deadline_s is not None and deadline_s <= 0:
+            raise ValueError(f"deadline_s is {deadline_s}, which is over before it begins")
+        deadline = math.inf if deadline_s is None else time.monotonic() + deadline_s
+        return Attempts(self.policy, self.budget, deadline)
+
+    async def unary(self, method: UnaryMethod[RequestT, ResponseT], request: RequestT, attempts: Attempts) -> ResponseT:
+        """Calls until an answer, an error that no retry helps, or the end of attempts, deadline or budget.
+
+        Raises OrderError. Safe for every method of the service: reads change nothing, and the write is the same write
+        by its request id. Cancelling the caller cancels the attempt under way.
+        """
+        while True:
+            try:
+                response = await self.attempt(method, request, attempts)
+            except OrderError as error:
+                await self.wait_or_raise(error, attempts)
+            else:
+                attempts.progressed()
+                return response
+
+    async def attempt(
+        self, method: UnaryMethod[RequestT, ResponseT], request: RequestT, attempts: Attempts
+    ) -> ResponseT:
+        """Makes one attempt; raises OrderError."""
+        link = await self.link()
+        try:
+            with link.used():
+                return await method(link)(request, timeout=attempts.timeout_s, metadata=self.metadata)
+        except grpc.aio.AioRpcError as failure:
+            raise errors.from_rpc(failure) from failure
+
+    async def stream(
+        self, method: StreamMethod[RequestT, ResponseT], request: RequestT, attempts: Attempts
+    ) -> AsyncGenerator[ResponseT, None]:
+        """Yields the messages of one stream, not repeated; raises OrderError."""
+        link = await self.link()
+        timeout = attempts.remaining_s if math.isfinite(attempts.deadline) else None
+        with link.used():
+            call = method(link)(request, timeout=timeout, metadata=self.metadata)
+            try:
+                async for message in call:
+                    yield message
+            except grpc.aio.AioRpcError as failure:
+                raise errors.from_rpc(failure) from failure
+            finally:
+                call.cancel()
+
+    async def wait_or_raise(self, error: OrderError, attempts: Attempts) -> None:
+        """Waits before the next attempt, or raises the error when there is none."""
+        delay_s = attempts.next_delay_s(error)
+        if delay_s is None:
+            raise error
+        await asyncio.sleep(delay_s)
+
+    async def link(self) -> Link:
+        """Returns the present link; a name that does not resolve is a retryable OrderError."""
+        try:
+            return await self.fleet.link()
+        except OSError as failure:
+            raise Unavailable(str(failure), code=grpc.StatusCode.UNAVAILABLE) from failure

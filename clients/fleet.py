@@ -1,0 +1,241 @@
+"""The way to the workers: finds them, balances over them, and follows them when they change.
+
+A client knows one or more *seeds*. From any of them it learns, by ``GetTopology``, the workers' own endpoints, and
+balances over those: a gRPC channel with ``round_robin`` and health checking, so that each call goes to a worker that
+serves, a dead worker is left out at once, and a draining one gets no new calls. ``WatchTopology`` tells about changes;
+then a new channel takes over and the old one is closed when its last call has ended. A server that has no topology, or
+workers that cannot be reached under their advertised addresses, leave the client on its seeds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import random
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+import grpc
+
+from clients import endpoints
+from protos.orders.v1 import orders_pb2_grpc
+from protos.topology.v1 import topology_pb2, topology_pb2_grpc
+
+if TYPE_CHECKING:
+    from protos.orders.v1.orders_pb2_grpc import OrderServiceAsyncStub
+    from protos.topology.v1.topology_pb2_grpc import TopologyServiceAsyncStub
+
+log = logging.getLogger(__name__)
+
+_SERVICE_CONFIG: Final = json.dumps(
+    {
+        "loadBalancingConfig": [{"round_robin": {}}],
+        "healthCheckConfig": {"serviceName": "orders.v1.OrderService"},
+    }
+)
+_OPTIONS: Final = (
+    ("grpc.service_config", _SERVICE_CONFIG),
+    ("grpc.enable_retries", 0),  # this library retries, with the request id and the budget that gRPC does not know
+    # A worker that was killed is back in about a second: look for it at that pace, not after gRPC's first 1-20 s.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    # The largest call is 3 MiB of messages; answers come with as much and their trailers.
+    ("grpc.max_receive_message_length", 8 * 1024 * 1024),
+    ("grpc.use_local_subchannel_pool", 1),  # a new channel must not inherit the back-off of an old one
+)
+DISCOVERY_TIMEOUT_S: Final = 1.0
+"""How long the first call waits for the topology before it goes to the seeds instead."""
+READY_TIMEOUT_S: Final = 1.0
+"""How long a new channel has to reach one worker before it is given up."""
+_WATCH_BACKOFF_MAX_S: Final = 5.0
+
+
+class Link:
+    """One channel and its stubs; counts the calls that use it, so that it closes after the last one."""
+
+    def __init__(self, addresses: Sequence[str], target: str) -> None:
+        self.addresses = tuple(addresses)
+        self.target = target
+        self.calls = 0
+        self._retired = False
+        self.channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
+        self.orders: OrderServiceAsyncStub = orders_pb2_grpc.OrderServiceStub(self.channel)
+        self.topology: TopologyServiceAsyncStub = topology_pb2_grpc.TopologyServiceStub(self.channel)
+        self._closing: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Link {','.join(self.addresses)}, {self.calls} calls in flight{', retired' * self._retired}>"
+
+    @contextlib.contextmanager
+    def used(self) -> Iterator[Link]:
+        """Holds the channel open for one call."""
+        self.calls += 1
+        try:
+            yield self
+        finally:
+            self.calls -= 1
+            self._close_when_idle()
+
+    def retire(self) -> None:
+        """Closes the channel when its last call has ended; calls under way are never cut off."""
+        self._retired = True
+        self._close_when_idle()
+
+    async def ready(self, timeout_s: float) -> bool:
+        """Waits until at least one address answers and serves; False when none does in time."""
+        try:
+            await asyncio.wait_for(self.channel.channel_ready(), timeout_s)
+        except TimeoutError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Closes the channel now; calls under way are cancelled."""
+        self._retired = True
+        if self._closing is not None:
+            await self._closing
+        else:
+            await self.channel.close()
+
+    def _close_when_idle(self) -> None:
+        if self._retired and not self.calls and self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self.channel.close())
+
+
+class Fleet:
+    """The present link to the workers, and the task that keeps it present."""
+
+    def __init__(
+        self, seeds: Sequence[str], *, metadata: Sequence[tuple[str, str]] = (), discover: bool = True
+    ) -> None:
+        self.seeds = tuple(seeds)
+        self._metadata = tuple(metadata)
+        self._discover = discover
+        self._link: Link | None = None
+        self._old: set[Link] = set()
+        self._opening = asyncio.Lock()
+        self._follower: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<Fleet {', '.join(self.seeds)}: {self.describe()}>"
+
+    def describe(self) -> str:
+        """Returns the live state in words, for a repr."""
+        if self._closed:
+            return "closed"
+        if self._link is None:
+            return "not connected"
+        balanced = f"{len(self._link.addresses)} workers" if self._link.addresses != self.seeds else "seeds only"
+        return f"{balanced}, {self.calls} calls in flight"
+
+    @property
+    def calls(self) -> int:
+        """How many calls are in flight."""
+        return sum(link.calls for link in (*self._old, self._link) if link is not None)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """What calls are balanced over at this moment; empty before the first call."""
+        return self._link.addresses if self._link is not None else ()
+
+    async def link(self) -> Link:
+        """Returns the present link; the first call connects.
+
+        Takes DISCOVERY_TIMEOUT_S + READY_TIMEOUT_S at most, and never fails because nobody answers: the call that asked
+        finds that out. Raises OSError when no seed can be resolved, RuntimeError when closed.
+        """
+        if self._link is None:
+            async with self._opening:
+                if self._link is None:
+                    await self._open()
+        if self._closed or self._link is None:
+            raise RuntimeError("the client is closed")
+        return self._link
+
+    async def close(self) -> None:
+        """Cancels the calls under way and closes every channel. Idempotent."""
+        self._closed = True
+        if self._follower is not None:
+            self._follower.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._follower
+        links = [link for link in (*self._old, self._link) if link is not None]
+        self._link, self._follower = None, None
+        self._old.clear()
+        for link in links:
+            await link.close()
+
+    async def _open(self) -> None:
+        if self._closed:
+            raise RuntimeError("the client is closed")
+        self._link = seeds = Link(self.seeds, await endpoints.resolve(self.seeds))
+        if not self._discover:
+            return
+        try:
+            with seeds.used():
+                answer = await seeds.topology.GetTopology(
+                    topology_pb2.GetTopologyRequest(), timeout=DISCOVERY_TIMEOUT_S, metadata=self._metadata
+                )
+            await self._adopt(answer.topology)
+        except grpc.aio.AioRpcError as error:
+            log.debug("no topology from %s: %s", seeds, error.code())
+            if error.code() == grpc.StatusCode.UNIMPLEMENTED:
+                return
+        self._follower = asyncio.create_task(self._follow(), name="crest-topology")
+
+    async def _follow(self) -> None:
+        """Adopts every topology that a worker streams; when a stream ends another worker is asked, by and by."""
+        failures = 0
+        while True:
+            link, temporary = self._link, None
+            if failures % 2 == 1:  # the workers we know may all be gone: ask where we began
+                with contextlib.suppress(OSError):
+                    link = temporary = Link(self.seeds, await endpoints.resolve(self.seeds))
+            assert link is not None
+            try:
+                with link.used():
+                    stream = link.topology.WatchTopology(topology_pb2.WatchTopologyRequest(), metadata=self._metadata)
+                    async for answer in stream:
+                        failures = 0
+                        await self._adopt(answer.topology)
+                failures += 1  # a worker that drains ends the stream
+            except grpc.aio.AioRpcError as error:
+                failures += 1
+                if error.code() == grpc.StatusCode.UNIMPLEMENTED:
+                    return
+            finally:
+                if temporary is not None:
+                    temporary.retire()
+            await asyncio.sleep(_jittered_s(failures))
+
+    async def _adopt(self, topology: topology_pb2.Topology) -> None:
+        """Moves to a new channel when the workers' addresses are not those of the present one.
+
+        Their states do not matter here: health checking sees those sooner, and a replaced worker keeps its address.
+        """
+        present = self._link
+        assert present is not None
+        addresses = tuple(worker.address for worker in topology.workers if worker.address) or self.seeds
+        if set(addresses) == set(present.addresses):
+            return
+        try:
+            successor = Link(addresses, await endpoints.resolve(addresses))
+        except (OSError, ValueError) as error:
+            log.warning("staying with %s: the advertised workers cannot be resolved: %s", present.target, error)
+            return
+        if not await successor.ready(READY_TIMEOUT_S):
+            log.warning("staying with %s: no worker answers at %s", present.target, successor.target)
+            await successor.close()
+            return
+        self._link = successor
+        self._old = {link for link in self._old if link.calls} | {present}
+        present.retire()
+        log.info("balancing over %s", successor.target)
+
+
+def _jittered_s(failures: int) -> float:
+    return random.uniform(0, min(_WATCH_BACKOFF_MAX_S, 0.1 * 2 ** min(failures, 10)))  # noqa: S311 - jitter, no secret

@@ -1,0 +1,239 @@
+"""What the service measures of itself, for Prometheus.
+
+Each worker writes to small files in memory that outlive it (the multiprocess mode of ``prometheus_client``), and the
+exporter adds them up. A worker's files are named by its number, not by its process, so that there are few of them and
+counters go on after a restart.
+
+``CATALOG`` is the list; ``docs/metrics.md`` is generated from it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
+from prometheus_client.mmap_dict import MmapedDict
+
+_CALL_S: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+_ROWS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
+
+CALLERS_MAX: Final = 64
+"""Callers that are counted by name in one worker's files; those that come later are counted together."""
+
+OTHER_CALLERS: Final = "(other)"
+"""Under which they are: no caller id, since these have no parentheses around them unless someone insists."""
+
+
+class Definition(NamedTuple):
+    """One metric."""
+
+    name: str
+    kind: str
+    """counter, gauge or histogram."""
+    labels: tuple[str, ...]
+    text: str
+    buckets: tuple[float, ...] = ()
+
+
+CALL_SECONDS: Final = Definition(
+    "crest_call_seconds",
+    "histogram",
+    ("method", "code"),
+    "Time of a call in the worker, by method and status code. Its count is the rate, and by code the error rate.",
+    _CALL_S,
+)
+CALLS_IN_FLIGHT: Final = Definition("crest_calls_in_flight", "gauge", ("method",), "Calls under way.")
+CALLER_CALLS: Final = Definition(
+    "crest_caller_calls_total",
+    "counter",
+    ("caller_id",),
+    f"Calls by x-caller-id; beyond {CALLERS_MAX} callers a worker counts the others as {OTHER_CALLERS}.",
+)
+QUEUE_ROWS: Final = Definition(
+    "crest_queue_rows", "gauge", ("shard",), "Rows that wait or are under way in the lanes of a shard."
+)
+BATCH_ROWS: Final = Definition(
+    "crest_batch_rows", "histogram", ("shard",), "Rows of a commit: the more, the cheaper each.", _ROWS
+)
+STORE_CALL_SECONDS: Final = Definition(
+    "crest_store_call_seconds",
+    "histogram",
+    ("shard", "operation"),
+    "Time of a call to a shard's store; operation is commit, read, list or seal.",
+    _CALL_S,
+)
+STORE_ERRORS: Final = Definition(
+    "crest_store_errors_total",
+    "counter",
+    ("shard", "operation", "error"),
+    "Store calls that failed, by the class of the failure.",
+)
+CACHE_EVENTS: Final = Definition(
+    "crest_cache_events_total",
+    "counter",
+    ("event",),
+    "Cache look-ups and what came of them: hit, miss, stale, coalesced, fill, tombstone, error.",
+)
+LOOP_LAG_SECONDS: Final = Definition(
+    "crest_loop_lag_seconds",
+    "histogram",
+    ("worker",),
+    "How late the event loop of a worker woke up, four times a second; at 3 s (stall_timeout_s) it is killed.",
+    (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0),
+)
+WORKER_STATE: Final = Definition(
+    "crest_worker_state", "gauge", ("worker", "state"), "1 for the state that the worker is in, 0 for the others."
+)
+WORKER_RESTARTS: Final = Definition(
+    "crest_worker_restarts_total",
+    "counter",
+    ("worker",),
+    "How often a worker was started again because it had died or stalled; rolling restarts do not count.",
+)
+
+WORKER_CATALOG: Final = (
+    CALL_SECONDS,
+    CALLS_IN_FLIGHT,
+    CALLER_CALLS,
+    QUEUE_ROWS,
+    BATCH_ROWS,
+    STORE_CALL_SECONDS,
+    STORE_ERRORS,
+    CACHE_EVENTS,
+    LOOP_LAG_SECONDS,
+)
+"""What workers write."""
+
+CATALOG: Final = (*WORKER_CATALOG, WORKER_STATE, WORKER_RESTARTS)
+"""All there is; the last two come from the supervisor through the exporter."""
+
+
+def open_files(metrics_dir: Path, metrics_id: str, worker: int) -> Metrics:
+    """Returns metrics kept in files of that name, going on where they left off. Once a process, one process a name."""
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics_dir)
+    values.ValueClass = values.MultiProcessValue(lambda: metrics_id)  # type: ignore[no-untyped-call]  # the library's
+    counted = metrics_dir / f"counter_{metrics_id}.db"
+    return Metrics(worker, _callers_in(counted) if counted.exists() else ())
+
+
+def _callers_in(counted: Path) -> list[str]:
+    """Returns the callers that an earlier worker of this name has counted, lest each restart adds as many again."""
+    found = MmapedDict.read_all_values_from_file(str(counted))  # type: ignore[no-untyped-call]  # the library's
+    keys = [json.loads(key) for key, *_ in found]
+    return [labels["caller_id"] for name, _, labels, _ in keys if name == CALLER_CALLS.name.removesuffix("_total")]
+
+
+class Metrics:
+    """What a worker measures: an observer of its calls and of its shards. Quick; never raises.
+
+    Gauges are kept here and written by ``tick``, since they change with every row and call.
+    """
+
+    def __init__(self, worker: int, known_callers: Iterable[str] = ()) -> None:
+        registry = CollectorRegistry()
+        self._call_seconds = _histogram(CALL_SECONDS, registry)
+        self._calls_in_flight = _gauge(CALLS_IN_FLIGHT, registry)
+        self._caller_calls = _counter(CALLER_CALLS, registry)
+        self._queue_rows = _gauge(QUEUE_ROWS, registry)
+        self._batch_rows = _histogram(BATCH_ROWS, registry)
+        self._store_call_seconds = _histogram(STORE_CALL_SECONDS, registry)
+        self._store_errors = _counter(STORE_ERRORS, registry)
+        self._cache_events = _counter(CACHE_EVENTS, registry)
+        self._loop_lag = _histogram(LOOP_LAG_SECONDS, registry).labels(worker)
+        # labels() formats and locks; these remember what it returned
+        self._by_call: dict[tuple[str, str], Histogram] = {}
+        self._by_caller: dict[str, Counter] = {}
+        self._by_batch: dict[int, Histogram] = {}
+        self._by_store_call: dict[tuple[int, str], Histogram] = {}
+        self._by_event: dict[str, Counter] = {}
+        self._in_flight: dict[str, int] = {}
+        self._queued: dict[int, int] = {}
+        for caller_id in known_callers:
+            self._caller(caller_id)
+
+    def __repr__(self) -> str:
+        return f"Metrics(in_flight={sum(self._in_flight.values())}, queue_rows={sum(self._queued.values())})"
+
+    @property
+    def calls_in_flight(self) -> int:
+        """Calls under way."""
+        return sum(self._in_flight.values())
+
+    def call_started(self, method: str) -> None:
+        """A call begins; it is in flight until it ends."""
+        self._in_flight[method] = self._in_flight.get(method, 0) + 1
+
+    def call_ended(self, method: str, code: str, caller_id: str, seconds: float) -> None:
+        """A call ended with the status code of that name, after so many seconds."""
+        self._in_flight[method] -= 1
+        call = self._by_call.get((method, code))
+        if call is None:
+            call = self._by_call[method, code] = self._call_seconds.labels(method, code)
+        call.observe(seconds)
+        (self._by_caller.get(caller_id) or self._caller(caller_id)).inc()
+
+    def _caller(self, caller_id: str) -> Counter:
+        name = caller_id if len(self._by_caller) < CALLERS_MAX else OTHER_CALLERS
+        if name not in self._by_caller:
+            self._by_caller[name] = self._caller_calls.labels(name)
+        return self._by_caller[name]
+
+    def store_call(self, shard: int, operation: str, seconds: float, error: str) -> None:
+        """One store call ended; ``error`` is a class name or empty."""
+        call = self._by_store_call.get((shard, operation))
+        if call is None:
+            call = self._by_store_call[shard, operation] = self._store_call_seconds.labels(shard, operation)
+        call.observe(seconds)
+        if error:
+            self._store_errors.labels(shard, operation, error).inc()
+
+    def batch_committed(self, shard: int, rows: int) -> None:
+        """One commit of so many rows was sent to the store."""
+        batch = self._by_batch.get(shard)
+        if batch is None:
+            batch = self._by_batch[shard] = self._batch_rows.labels(shard)
+        batch.observe(rows)
+
+    def queue_rows(self, shard: int, rows: int) -> None:
+        """The shard's lanes now hold so many rows."""
+        self._queued[shard] = rows
+
+    def cache_event(self, event: str, count: int) -> None:
+        """So many of an event happened in the cache."""
+        counter = self._by_event.get(event)
+        if counter is None:
+            counter = self._by_event[event] = self._cache_events.labels(event)
+        counter.inc(count)
+
+    def tick(self, loop_lag_s: float) -> None:
+        """Notes how late the event loop was, and writes the gauges."""
+        self._loop_lag.observe(loop_lag_s)
+        for method, calls in self._in_flight.items():
+            self._calls_in_flight.labels(method).set(calls)
+        for shard, rows in self._queued.items():
+            self._queue_rows.labels(shard).set(rows)
+
+
+def _counter(of: Definition, registry: CollectorRegistry) -> Counter:
+    return Counter(of.name, of.text, of.labels, registry=registry)
+
+
+def _gauge(of: Definition, registry: CollectorRegistry) -> Gauge:
+    # the sum over the files there are: the supervisor removes those of workers that are gone
+    return Gauge(of.name, of.text, of.labels, registry=registry, multiprocess_mode="sum")
+
+
+def _histogram(of: Definition, registry: CollectorRegistry) -> Histogram:
+    return Histogram(of.name, of.text, of.labels, registry=registry, buckets=of.buckets)
+
+
+def reference(catalog: Sequence[Definition] = CATALOG) -> str:
+    """Returns the table of ``docs/metrics.md``."""
+    rows = [
+        f"| `{of.name}` | {of.kind} | {', '.join(f'`{label}`' for label in of.labels)} | {of.text} |" for of in catalog
+    ]
+    return "\n".join(["| metric | kind | labels | meaning |", "|---|---|---|---|", *rows]) + "\n"

@@ -1,0 +1,177 @@
+"""Many creates in one call: BatchCreateOrders and SubmitOrders. Each item is judged by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable
+from typing import Any, Final
+
+from protos.orders.v1 import orders_pb2 as pb
+from server.app.orders import Orders
+from server.domain import limits
+from server.domain.errors import OrderError, Violation, invalid
+from server.domain.order import Draft
+from server.rpc import convert
+from server.rpc.call import Call
+from server.rpc.call_log import CallLog
+from server.rpc.errors import item_error
+from server.rpc.streams import shutting_down
+
+ERRORS_BYTES_MAX: Final = 512 * 1024
+"""Errors of a batch together; past it each names only the violations that ``ITEM_ERROR_BYTES_MAX`` holds.
+
+So an answer has at most 3 MiB of orders, 60 KiB of what their creation adds, these, and 500 small errors: less than the
+4 MiB that a client takes unless told otherwise.
+"""
+
+ITEM_ERROR_BYTES_MAX: Final = 512
+
+WINDOW_ITEMS: Final = 128
+"""Items of one stream that are under way, or answered and not yet taken by the caller. Twice a lane's usual group."""
+
+
+ECHO_CHARS_MAX: Final = 128
+"""Of a malformed ``request_id`` in an answer; a real one has 36."""
+
+
+class Creates:
+    """Creates orders item by item."""
+
+    def __init__(self, orders: Orders, log: CallLog) -> None:
+        self._orders = orders
+        self._log = log
+
+    async def batch(self, request: pb.BatchCreateOrdersRequest, call: Call) -> pb.BatchCreateOrdersResponse:
+        """Creates up to 500 orders at once; a repeated item waits for the one before it, and so is its replay."""
+        items = request.requests
+        if not 1 <= len(items) <= limits.BATCH_ITEMS_MAX:
+            raise invalid([Violation("requests", f"{len(items)} items, allowed are 1-{limits.BATCH_ITEMS_MAX}")])
+        chains: dict[object, list[int]] = {}
+        for i, item in enumerate(items):
+            key = (item.customer_id, item.request_id.lower()) if item.request_id else i
+            chains.setdefault(key, []).append(i)
+        answer = pb.BatchCreateOrdersResponse()
+        results = [answer.results.add() for _ in items]
+        room = _ErrorRoom()
+
+        async def run(chain: Iterable[int]) -> None:
+            for i in chain:
+                try:
+                    draft, request_id = convert.draft(items[i])
+                    order, replayed = await self._orders.create(draft, request_id, call.deadline)
+                except Exception as error:  # noqa: BLE001  # one bad item never fails the others
+                    results[i].error.CopyFrom(room.take(self._log.expected("BatchCreateOrders", call, error)))
+                else:
+                    results[i].replayed = replayed
+                    convert.fill_order(results[i].order, order)
+
+        async with asyncio.TaskGroup() as group:
+            for chain in chains.values():
+                group.create_task(run(chain))
+        return answer
+
+    async def submit(
+        self, requests: AsyncIterator[pb.SubmitOrdersRequest], call: Call
+    ) -> AsyncGenerator[pb.SubmitOrdersResponse, None]:
+        """Creates orders from a stream and answers each as it commits; reads no further than the window allows.
+
+        Items that were read are answered before the stream ends, also when it ends for a draining worker or for a
+        message that cannot be parsed.
+        """
+        window = _Window()
+
+        async def feed() -> None:
+            while True:
+                await window.slots.acquire()
+                request = await anext(requests, None)
+                if request is None:
+                    return
+                # converted here, so that what waits in the window is a draft within the limits, not what was sent
+                item, echo = request.create, request.create.request_id[:ECHO_CHARS_MAX]
+                try:
+                    draft, request_id = convert.draft(item, id_required=True)
+                except OrderError as error:
+                    window.answer(pb.SubmitOrdersResponse(request_id=echo, error=item_error(error)))
+                else:
+                    window.start(self._submit_one(draft, request_id, echo, call))
+
+        feeding = asyncio.create_task(feed())
+        feeding.add_done_callback(window.fed)
+        call.on_end = feeding.cancel
+        try:
+            while (answer := await window.answers.get()) is not None:
+                yield answer
+                window.slots.release()
+        finally:
+            feeding.cancel()
+            await window.cancel()
+            await asyncio.gather(feeding, return_exceptions=True)
+        if feeding.cancelled():
+            raise shutting_down()
+        feeding.result()
+
+    async def _submit_one(
+        self, draft: Draft, request_id: bytes | None, echo: str, call: Call
+    ) -> pb.SubmitOrdersResponse:
+        answer = pb.SubmitOrdersResponse(request_id=echo)
+        try:
+            order, replayed = await self._orders.create(draft, request_id, call.item_deadline())
+        except Exception as error:  # noqa: BLE001  # one bad item never ends the stream
+            answer.error.CopyFrom(item_error(self._log.expected("SubmitOrders", call, error)))
+        else:
+            answer.replayed = replayed
+            convert.fill_order(answer.order, order)
+        return answer
+
+
+class _Window:
+    """The items of one stream that are under way. A slot is held from before the reading to after the writing."""
+
+    def __init__(self) -> None:
+        self.slots = asyncio.Semaphore(WINDOW_ITEMS)
+        self.answers: asyncio.Queue[pb.SubmitOrdersResponse | None] = asyncio.Queue()  # bounded by the slots
+        self._tasks: set[asyncio.Task[pb.SubmitOrdersResponse]] = set()
+        self._fed = False
+
+    def start(self, item: Coroutine[Any, Any, pb.SubmitOrdersResponse]) -> None:
+        """Runs an item; its result is answered."""
+        task = asyncio.create_task(item)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def answer(self, answer: pb.SubmitOrdersResponse) -> None:
+        """Queues an answer."""
+        self.answers.put_nowait(answer)
+
+    def fed(self, _feeding: asyncio.Task[None]) -> None:
+        """Nothing more comes: the answer of the last item under way is followed by None."""
+        self._fed = True
+        if not self._tasks:
+            self.answers.put_nowait(None)
+
+    async def cancel(self) -> None:
+        """Lets go of what is still under way, when nobody is left to be answered."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _done(self, task: asyncio.Task[pb.SubmitOrdersResponse]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            self.answers.put_nowait(task.result())
+        if self._fed and not self._tasks:
+            self.answers.put_nowait(None)
+
+
+class _ErrorRoom:
+    """Bounds the errors of a batch: each violation of each item would be more than an answer can hold."""
+
+    def __init__(self) -> None:
+        self._bytes = 0
+
+    def take(self, error: OrderError) -> pb.Error:
+        """Returns the error of one item, cut to what there is room for."""
+        message = item_error(error, None if self._bytes < ERRORS_BYTES_MAX else ITEM_ERROR_BYTES_MAX)
+        self._bytes += message.ByteSize()
+        return message

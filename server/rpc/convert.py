@@ -1,0 +1,146 @@
+"""Protobuf messages to domain values and back.
+
+What a caller sends is checked here as far as its form goes (ids, enums, counts that would cost work); every violation
+of a request is collected, so that one answer names them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from protos.orders.v1 import orders_pb2
+from server.app.currencies import CURRENCIES
+from server.domain import limits
+from server.domain.errors import OrderError, Violation, invalid
+from server.domain.order import Draft, Line, Order, text_problem, validate_draft
+from server.domain.states import State
+from shards.contract import Consistency
+from shards.keys import format_uuid, parse_uuid7
+
+_UUID7_EXPECTED: Final = "not a UUIDv7 such as 0190b0a2-7c31-7d3f-8a55-2f1e9c6b7d10"
+
+_CONSISTENCY: Final = {0: Consistency.CACHED, 1: Consistency.CACHED, 2: Consistency.STRONG}
+_STATES: Final[dict[int, State | None]] = {0: None, **{state.value: state for state in State}}
+
+
+def order_id(text: str, bad: list[Violation], field: str = "order_id") -> bytes:
+    """Returns the 16 bytes of an order id; a malformed one is added to ``bad`` and b"" returned."""
+    raw = parse_uuid7(text)
+    if raw is None:
+        bad.append(Violation(field, _UUID7_EXPECTED if text else f"is missing; {_UUID7_EXPECTED}"))
+        return b""
+    return raw
+
+
+def request_id(text: str, bad: list[Violation], *, required: bool = False) -> bytes | None:
+    """Returns the 16 bytes of a request id, None for an empty one; a malformed one is added to ``bad``."""
+    if not text and not required:
+        return None
+    return order_id(text, bad, "request_id")
+
+
+def consistency(number: int, bad: list[Violation]) -> Consistency:
+    """Returns the consistency of a wire number; an unknown one is added to ``bad``."""
+    known = _CONSISTENCY.get(number)
+    if known is None:
+        bad.append(Violation("consistency", f"is {number}, which this service does not know"))
+        return Consistency.STRONG
+    return known
+
+
+def state_filter(number: int, bad: list[Violation]) -> State | None:
+    """Returns the state of a wire number, None for UNSPECIFIED; an unknown one is added to ``bad``."""
+    try:
+        return _STATES[number]
+    except KeyError:
+        bad.append(Violation("state", f"is {number}, which this service does not know"))
+        return None
+
+
+def reason(text: str, bad: list[Violation]) -> str:
+    """Returns the reason of a transition; a bad one is added to ``bad``."""
+    if text and (problem := text_problem(text, limits.REASON_BYTES_MAX, bytes_min=0)):
+        bad.append(Violation("reason", problem))
+    return text
+
+
+def expected_version(message: Any, bad: list[Violation]) -> int | None:  # noqa: ANN401  # five messages of one form
+    """Returns the expected version of a transition, None when it is not set; one below 1 is added to ``bad``."""
+    if not message.HasField("expected_version"):
+        return None
+    version: int = message.expected_version
+    if version < 1:
+        bad.append(Violation("expected_version", f"is {version}; versions count from 1"))
+    return version
+
+
+def refuse(bad: list[Violation], validate: Callable[..., None] | None = None, *arguments: object) -> None:
+    """Raises INVALID_REQUEST ``OrderError`` when there is any violation, joined by those that ``validate`` raises."""
+    if not bad:
+        return
+    if validate is not None:
+        try:
+            validate(*arguments)
+        except OrderError as error:
+            bad += error.violations
+    raise invalid(bad)
+
+
+def draft(message: orders_pb2.CreateOrderRequest, *, id_required: bool = False) -> tuple[Draft, bytes | None]:
+    """Returns the draft and the request id (16 bytes, or None) that a create asks for.
+
+    Raises INVALID_REQUEST ``OrderError`` with every violation when its form is bad; otherwise the values are yet to be
+    validated by who takes the draft. Never converts more than the limits allow, whatever was sent.
+    """
+    bad: list[Violation] = []
+    raw_id = request_id(message.request_id, bad, required=id_required)
+    lines, attributes = message.lines, message.attributes
+    if len(lines) > limits.LINES_MAX:
+        bad.append(Violation("lines", f"{len(lines)} lines, allowed are 1-{limits.LINES_MAX}"))
+        lines = lines[: limits.LINES_MAX]  # type: ignore[assignment]  # a list of the same messages
+    labels: tuple[tuple[str, str], ...] = ()
+    if len(attributes) > limits.ATTRIBUTES_MAX:
+        bad.append(Violation("attributes", f"{len(attributes)} attributes, allowed are {limits.ATTRIBUTES_MAX}"))
+    elif attributes:
+        labels = tuple(sorted(attributes.items()))
+    asked = Draft(
+        message.customer_id,
+        message.currency_code,
+        tuple([Line(line.sku, line.quantity, line.unit_price_minor) for line in lines]),
+        labels,
+    )
+    refuse(bad, validate_draft, asked, CURRENCIES)
+    return asked, raw_id
+
+
+def fill_order(message: orders_pb2.Order, order: Order) -> None:
+    """Writes an order into an empty message (in place: a message assigned to a field would be copied)."""
+    transitions = order.transitions
+    message.order_id = format_uuid(order.order_id)
+    message.customer_id = order.customer_id
+    message.currency_code = order.currency_code
+    message.total_minor = order.total_minor
+    add_line = message.lines.add
+    for sku, quantity, unit_price_minor in order.lines:
+        add_line(sku=sku, quantity=quantity, unit_price_minor=unit_price_minor)
+    if order.attributes:
+        message.attributes.update(order.attributes)
+    add_transition = message.transitions.add
+    version = 0
+    state, time_us = 0, 0
+    for state, time_us, why in transitions:
+        version += 1
+        made = add_transition(state=state, version=version, reason=why)
+        _fill_time(made.time, time_us)
+    message.state = state  # type: ignore[assignment]  # the numbers of State are those of the wire
+    message.version = version
+    _fill_time(message.create_time, transitions[0].time_us)
+    _fill_time(message.update_time, time_us)
+
+
+def _fill_time(message: Timestamp, time_us: int) -> None:
+    message.seconds, micros = divmod(time_us, 1_000_000)
+    message.nanos = micros * 1_000

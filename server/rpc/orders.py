@@ -1,0 +1,172 @@
+"""OrderService: each method parses its message into domain values, asks the use cases, and fills the answer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, Final, TypeVar
+
+from google.protobuf.message import Message
+
+from protos.orders.v1 import orders_pb2 as pb
+from server.app.listing import Query, validate
+from server.app.orders import Orders
+from server.domain import limits
+from server.domain.errors import Violation
+from server.domain.order import Order
+from server.domain.states import Verb
+from server.rpc import convert
+from server.rpc.batches import Creates
+from server.rpc.call import Call
+from server.rpc.pipeline import Pipeline, Service
+from shards.keys import format_uuid
+
+NAME: Final = pb.DESCRIPTOR.services_by_name["OrderService"].full_name
+
+ORDER_FRAME_BYTES: Final = 4
+"""Tag and length around an order in a list: orders are shorter than 2 MiB."""
+
+ResponseT = TypeVar("ResponseT", bound=Message)
+
+
+class OrderServicer:
+    """The methods of one worker; stateless but for its collaborators."""
+
+    def __init__(self, orders: Orders, creates: Creates) -> None:
+        self._orders = orders
+        self._creates = creates
+
+    def service(self, pipeline: Pipeline) -> Service:
+        """Returns the service with all its handlers."""
+        unary: dict[str, tuple[type[Any], Callable[[Any, Call], Awaitable[Message]]]] = {
+            "CreateOrder": (pb.CreateOrderRequest, self.create_order),
+            "BatchCreateOrders": (pb.BatchCreateOrdersRequest, self._creates.batch),
+            "GetOrder": (pb.GetOrderRequest, self.get_order),
+            "BatchGetOrders": (pb.BatchGetOrdersRequest, self.batch_get_orders),
+            "ListOrders": (pb.ListOrdersRequest, self.list_orders),
+        }
+        for verb in Verb:
+            unary[verb.value] = (getattr(pb, f"{verb.value}Request"), self._transition(verb))
+        handlers = {
+            method: pipeline.unary(f"{NAME}/{method}", request_type, serve)
+            for method, (request_type, serve) in unary.items()
+        }
+        handlers["SubmitOrders"] = pipeline.bidi(f"{NAME}/SubmitOrders", pb.SubmitOrdersRequest, self._creates.submit)
+        handlers["WatchOrder"] = pipeline.stream(f"{NAME}/WatchOrder", pb.WatchOrderRequest, self.watch_order)
+        return Service(NAME, handlers)
+
+    async def create_order(self, request: pb.CreateOrderRequest, call: Call) -> pb.CreateOrderResponse:
+        """Creates one order."""
+        call.request_id = request.request_id
+        call.customer_id = request.customer_id
+        draft, request_id = convert.draft(request)
+        order, replayed = await self._orders.create(draft, request_id, call.deadline)
+        answer = pb.CreateOrderResponse(replayed=replayed)
+        convert.fill_order(answer.order, order)
+        return answer
+
+    async def get_order(self, request: pb.GetOrderRequest, call: Call) -> pb.GetOrderResponse:
+        """Reads one order."""
+        bad: list[Violation] = []
+        call.order_id = order_id = convert.order_id(request.order_id, bad)
+        consistency = convert.consistency(request.consistency, bad)
+        if request.min_version < 0:
+            bad.append(Violation("min_version", f"is {request.min_version}, must not be negative"))
+        convert.refuse(bad)
+        order = await self._orders.get(order_id, request.min_version, consistency, call.deadline)
+        answer = pb.GetOrderResponse()
+        convert.fill_order(answer.order, order)
+        return answer
+
+    async def batch_get_orders(self, request: pb.BatchGetOrdersRequest, call: Call) -> pb.BatchGetOrdersResponse:
+        """Reads many orders; those that the answer has no room for, or whose shard failed, are unprocessed."""
+        bad: list[Violation] = []
+        consistency = convert.consistency(request.consistency, bad)
+        texts = request.order_ids
+        if 1 <= len(texts) <= limits.BATCH_ITEMS_MAX:
+            # a dict keeps the order asked for and drops repetitions
+            wanted = dict.fromkeys(convert.order_id(text, bad, f"order_ids[{i}]") for i, text in enumerate(texts))
+        else:
+            wanted = {}
+            bad.append(Violation("order_ids", f"{len(texts)} ids, allowed are 1-{limits.BATCH_ITEMS_MAX}"))
+        convert.refuse(bad)
+        found = await self._orders.get_many(list(wanted), consistency, call.deadline)
+        answer = pb.BatchGetOrdersResponse()
+        room = _Room(answer.orders.add, answer.orders.pop)
+        for order_id in wanted:
+            order = found[order_id]
+            if order is None:
+                answer.missing_order_ids.append(format_uuid(order_id))
+            elif not isinstance(order, Order) or not room.take(order):
+                answer.unprocessed_order_ids.append(format_uuid(order_id))
+        return answer
+
+    async def list_orders(self, request: pb.ListOrdersRequest, call: Call) -> pb.ListOrdersResponse:
+        """Lists a page of a customer's orders."""
+        bad: list[Violation] = []
+        call.customer_id = request.customer_id
+        state = convert.state_filter(request.state, bad)
+        query = Query(request.customer_id, state, request.page_size, request.page_token)
+        convert.refuse(bad, validate, query)
+        answer = pb.ListOrdersResponse()
+        room = _Room(answer.orders.add, answer.orders.pop)
+        page = await self._orders.list(query, call.deadline, room.take)
+        assert len(page.orders) == len(answer.orders), "a page holds the orders that were said to fit"
+        answer.next_page_token = page.next_page_token
+        return answer
+
+    async def watch_order(
+        self, request: pb.WatchOrderRequest, call: Call
+    ) -> AsyncGenerator[pb.WatchOrderResponse, None]:
+        """Follows one order until a final state."""
+        bad: list[Violation] = []
+        call.order_id = order_id = convert.order_id(request.order_id, bad)
+        convert.refuse(bad)
+        async with aclosing(self._orders.watch(order_id, call.deadline)) as states:
+            async for order in states:
+                answer = pb.WatchOrderResponse()
+                convert.fill_order(answer.order, order)
+                yield answer
+
+    def _transition(self, verb: Verb) -> Callable[[Any, Call], Awaitable[Message]]:
+        response_type: Callable[..., Any] = getattr(pb, f"{verb.value}Response")
+        takes_reason = "reason" in getattr(pb, f"{verb.value}Request").DESCRIPTOR.fields_by_name
+
+        async def serve(request: Any, call: Call) -> Message:  # noqa: ANN401  # five messages of one form
+            bad: list[Violation] = []
+            call.request_id = request.request_id
+            call.order_id = order_id = convert.order_id(request.order_id, bad)
+            request_id = convert.request_id(request.request_id, bad)
+            reason = convert.reason(request.reason, bad) if takes_reason else ""
+            expected = convert.expected_version(request, bad)
+            convert.refuse(bad)
+            order, replayed = await self._orders.transition(order_id, verb, request_id, expected, reason, call.deadline)
+            answer = response_type(replayed=replayed)
+            convert.fill_order(answer.order, order)
+            return answer  # type: ignore[no-any-return]  # typed by its name
+
+        return serve
+
+
+class _Room:
+    """Adds orders to an answer as long as it stays below the limit of a call; the first always fits."""
+
+    def __init__(self, add: Callable[[], pb.Order], drop: Callable[[], object]) -> None:
+        self._add = add
+        self._drop = drop
+        self._bytes = 0
+
+    def take(self, order: Order) -> bool:
+        """Adds an order, or returns False."""
+        message = self._add()
+        convert.fill_order(message, order)
+        size = message.ByteSize() + ORDER_FRAME_BYTES
+        if self._bytes and self._bytes + size > limits.CALL_BYTES_MAX - _TAIL_BYTES:
+            self._drop()
+            return False
+        self._bytes += size
+        return True
+
+
+_TAIL_BYTES: Final = 32 * 1024
+"""Left for the rest of an answer: a page token, or up to 500 ids of 38 bytes."""

@@ -1,0 +1,46 @@
+"""The seam between services and what carries them, and the settings that all transports share."""
+
+from __future__ import annotations
+
+import enum
+from typing import Final, Protocol
+
+MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
+"""What a transport takes; above our own limit of 3 MiB, so that callers are told by a typed error as long as can be."""
+
+STREAMS_PER_CONNECTION_MAX: Final = 1_024
+"""Calls of one connection under way at once; the caller's channel queues more. The default of the native transport."""
+
+METADATA_BYTES_MAX: Final = 16 * 1024
+"""Of a request; above it the call is refused. What grpcio takes by default."""
+
+
+class Kind(enum.Enum):
+    """The transports by the names of the setting."""
+
+    AUTO = "auto"
+    """The native one, as long as nothing is asked that only grpcio has."""
+    GRPCIO = "grpcio"
+    NATIVE = "native"
+
+
+class BindError(OSError):
+    """The address cannot be listened on."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(f"cannot listen on {address}: taken, not an address of this machine, or not allowed")
+        self.address = address
+
+
+class TransportServer(Protocol):
+    """One listening server. Made bound but not serving."""
+
+    @property
+    def port(self) -> int:
+        """The bound port, also when 0 was asked for."""
+
+    async def start(self) -> None:
+        """Begins to serve."""
+
+    async def stop(self, grace_s: float) -> None:
+        """Takes no new calls, waits up to ``grace_s`` for those under way, then cancels them. Idempotent."""

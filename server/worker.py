@@ -1,0 +1,199 @@
+"""One worker process: puts the service together, serves it on two ports, reports to the supervisor, drains.
+
+Reports and orders go through the two pipes of ``server.processes``. SIGTERM drains; a worker that does not react is the
+supervisor's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import gc
+import logging
+import os
+import signal
+import sys
+import time
+from contextlib import AsyncExitStack
+from typing import Final
+
+import uvloop
+
+from server import logs
+from server.app.clock import SystemClock
+from server.app.fleet import Fleet, WorkerInfo, WorkerState
+from server.app.orders import Orders
+from server.config import Config
+from server.metrics import Metrics, open_files
+from server.processes import BEAT, BEAT_INTERVAL_S, READY, ControlReader, ExitCode, Launch, die_with_parent
+from server.rpc.services import Services, build_services
+from server.transport.opening import open_server
+from server.transport.seam import BindError, Kind, TransportServer
+from shards.assembly import StorageSettings, open_router
+from shards.contract import StoreError
+
+_GC_THRESHOLD: Final = 20_000
+"""Allocations between two searches for garbage in cycles (default 700): a call leaves next to none."""
+
+_CUT_MARGIN_S: Final = 0.1
+"""By this much servers are stopped later than the grace says, so that what outlasts it can still be counted."""
+
+_log: Final = logging.getLogger("crest.worker")
+
+
+class Worker:
+    """What a worker does beside serving: it beats, listens to the supervisor, opens its ports, and drains."""
+
+    def __init__(self, launch: Launch, metrics: Metrics) -> None:
+        """Made in the event loop that serves."""
+        self._launch = launch
+        self._config = launch.config
+        self._metrics = metrics
+        self._fleet = Fleet()
+        self._controls = ControlReader()
+        self._told = asyncio.Event()
+        self._shared = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._orphaned = False
+        self._servers: list[TransportServer] = []
+        os.set_blocking(launch.status_fd, False)
+
+    def __repr__(self) -> str:
+        ports = [server.port for server in self._servers]
+        return f"Worker({self._launch.number}, ports={ports}, {self._metrics!r})"
+
+    async def run(self) -> ExitCode:
+        """Serves until told to stop; returns how it ended. Raises ``StoreError`` and ``BindError``."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
+        loop.add_reader(self._launch.control_fd, self._hear)
+        async with AsyncExitStack() as running:
+            running.callback(loop.remove_reader, self._launch.control_fd)
+            running.callback(asyncio.create_task(self._beat(), name="beat").cancel)
+            router = await open_router(storage_settings(self._config), self._metrics)
+            running.push_async_callback(router.close)
+            orders = Orders(router, SystemClock())
+            running.push_async_callback(orders.close)
+            services = build_services(
+                orders=orders,
+                fleet=self._fleet,
+                router=router,
+                observer=self._metrics,
+                channelz=self._config.channelz,
+            )
+            running.push_async_callback(self._stop_servers, 0.0)
+            await self._open_ports(services)
+            gc.freeze()  # what is there now stays, so no search needs to look at it
+            await self._stopping.wait()
+            return await self._drain(services)
+        raise AssertionError  # an exit stack of closers swallows nothing
+
+    async def _open_ports(self, services: Services) -> None:
+        """Serves on the worker's own port, reports that, and serves on the shared one as soon as it is time."""
+        await self._told.wait()
+        await self._open(services, self._config.worker_port(self._launch.number))
+        if self._shared.is_set():  # started in place of another worker: before that one leaves
+            await self._open(services, self._config.port)
+        services.set_serving(True)
+        os.write(self._launch.status_fd, READY)
+        if len(self._servers) == 1:
+            waiting = {asyncio.create_task(self._shared.wait()), asyncio.create_task(self._stopping.wait())}
+            _, others = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for other in others:
+                other.cancel()
+            if self._shared.is_set():
+                await self._open(services, self._config.port)
+
+    async def _open(self, services: Services, port: int) -> None:
+        address = f"{self._config.host}:{port}"
+        server = open_server(services, address, kind=Kind(self._config.transport), reuse_port=True)
+        self._servers.append(server)
+        await server.start()
+        _log.info("listening", extra={"address": address})
+
+    async def _drain(self, services: Services) -> ExitCode:
+        """Turns callers away, waits for them to notice, ends streams, lets calls finish, cuts what outlasts that."""
+        wait_s, grace_s = (0.0, 0.0) if self._orphaned else (self._config.drain_wait_s, self._config.drain_grace_s)
+        services.set_serving(False)
+        _log.info("draining", extra={"calls_in_flight": self._metrics.calls_in_flight})
+        await asyncio.sleep(wait_s)
+        services.end_streams()
+        stop = asyncio.create_task(self._stop_servers(grace_s + _CUT_MARGIN_S))
+        await asyncio.wait({stop}, timeout=grace_s)
+        cut = self._metrics.calls_in_flight
+        await stop
+        _log.log(logging.WARNING if cut else logging.INFO, "drained", extra={"calls_cut": cut})
+        return ExitCode.CUT if cut else ExitCode.STOPPED
+
+    async def _stop_servers(self, grace_s: float) -> None:
+        await asyncio.gather(*(server.stop(grace_s) for server in self._servers))
+
+    async def _beat(self) -> None:
+        """Tells the supervisor that the event loop runs, and the metrics how late it does."""
+        while True:
+            due_s = time.monotonic() + BEAT_INTERVAL_S
+            await asyncio.sleep(BEAT_INTERVAL_S)
+            self._metrics.tick(max(0.0, time.monotonic() - due_s))
+            # a full pipe holds beats enough, and of a closed one the control pipe tells
+            with contextlib.suppress(BlockingIOError, BrokenPipeError):
+                os.write(self._launch.status_fd, BEAT)
+
+    def _hear(self) -> None:
+        """Takes what the supervisor says; the end of its pipe is the end of it, and of this worker."""
+        data = os.read(self._launch.control_fd, 65536)
+        if not data:
+            asyncio.get_running_loop().remove_reader(self._launch.control_fd)
+            self._orphaned = True
+            self._told.set()
+            self._stopping.set()
+            return
+        control = self._controls.feed(data)
+        if control is not None:
+            self._fleet.update([WorkerInfo(w.id, w.address, WorkerState(w.state.value)) for w in control.workers])
+            if control.open_shared:
+                self._shared.set()
+            self._told.set()
+
+
+def storage_settings(config: Config) -> StorageSettings:
+    """Returns the part of the settings that shards understand."""
+    return StorageSettings(
+        data_dir=config.data_dir,
+        store=config.store,
+        shards=config.shards,
+        queue_rows_max=config.queue_rows_max,
+        cache_rows_max=config.cache_rows_max,
+        cache_ttl_s=config.cache_ttl_s,
+    )
+
+
+async def _serve(launch: Launch, metrics: Metrics) -> ExitCode:
+    try:
+        return await Worker(launch, metrics).run()
+    except StoreError as error:
+        _log.error("the store cannot be used: %s", error)  # foreseen: one line for the operator
+        return ExitCode.STORE_REFUSED
+    except BindError as error:
+        _log.error("cannot listen: %s", error)  # foreseen
+        return ExitCode.PORT_TAKEN
+
+
+def main() -> ExitCode:
+    """Runs a worker; returns how it ended."""
+    faulthandler.enable()  # SIGABRT writes the stacks of all threads
+    launch = Launch.from_environ(os.environ)
+    die_with_parent(launch.parent_pid)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the supervisor acts
+    logs.configure(f"worker-{launch.number}", launch.config.log_format, launch.config.log_level)
+    gc.set_threshold(_GC_THRESHOLD)
+    metrics = open_files(launch.metrics_dir, launch.metrics_id, launch.number)
+    try:
+        return uvloop.run(_serve(launch, metrics))
+    except Exception:  # noqa: BLE001  # the last station: it is logged, and the exit code tells
+        _log.exception("a defect ended this worker")
+        return ExitCode.DEFECT
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""Creates sent again and again, to all workers of the real server at once, make exactly one order each.
+
+The same code with a million requests is `make torture`.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from tests.torture.run import torture
+from tests.torture.service import Setup
+
+HOST = "127.0.0.26"
+
+
+@pytest.mark.parametrize(("transport", "count", "port"), [("native", 10_000, 20_500), ("grpcio", 1_000, 20_520)])
+async def test_every_request_makes_one_order(transport: str, count: int, port: int, tmp_path: Path) -> None:
+    """Each of the requests, sent 1-5 times concurrently to all workers, makes one order, is answered the same bytes
+    every time, says once that it created, and is listed after a kill -9 of all processes.
+    """
+    setup = Setup(HOST, port, 2, transport, tmp_path / "data")
+    result = await torture(setup, count, seed=3, seconds=100, deadly=False)
+    assert result.ledger.findings == []
+    assert result.ledger.orders == count
+    assert result.ledger.answers == result.sends
+    assert result.ledger.replays == result.sends - count
+
+
+async def test_every_request_makes_one_order_while_workers_die(tmp_path: Path) -> None:
+    """With workers killed meanwhile and callers that ask again, each request still makes exactly one order."""
+    setup = Setup(HOST, 20_540, 2, "native", tmp_path / "data")
+    result = await torture(setup, 4_000, seed=4, seconds=100, deadly=True)
+    assert result.ledger.findings == []
+    assert result.ledger.orders == 4_000

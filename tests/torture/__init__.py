@@ -1,0 +1,1 @@
+"""Creates sent again and again, to all workers at once, while workers die: is there one order for each request?"""

@@ -1,0 +1,94 @@
+"""A whole run: send while workers die, kill everything, start again on what is on the disk, and audit that."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from typing import Final, NamedTuple, Protocol
+
+from tests.support.server_process import ServerProcess
+from tests.torture.ledger import Ledger
+from tests.torture.replay import Replay
+from tests.torture.service import Deaths, Setup, kill_all
+from tests.torture.trials import Trials
+
+KILL_EVERY_S: Final = (0.3, 3.0)
+
+
+class Progress(Protocol):
+    """Told how far a run is."""
+
+    def stage(self, name: str, total: int) -> None:
+        """A stage of so many orders begins."""
+
+    def advance(self, orders: int, kills: int, ledger: Ledger) -> None:
+        """So many more orders are done in this stage."""
+
+
+class Silence:
+    """Tells nobody."""
+
+    def stage(self, name: str, total: int) -> None:
+        """As ``Progress``."""
+
+    def advance(self, orders: int, kills: int, ledger: Ledger) -> None:
+        """As ``Progress``."""
+
+
+class Result(NamedTuple):
+    """What a run showed; it is passed when ``ledger.findings_count`` is 0."""
+
+    ledger: Ledger
+    sends: int
+    kills: int
+    send_s: float
+    audit_s: float
+
+
+async def torture(
+    setup: Setup, count: int, seed: int, *, seconds: float, deadly: bool, progress: Progress | None = None
+) -> Result:
+    """Sends ``count`` trials, begun within ``seconds``, and audits them after a restart.
+
+    ``deadly`` kills a worker every now and then meanwhile. The restart is always a kill -9 of all processes: what was
+    acknowledged must be on the disk.
+    """
+    told = progress or Silence()
+    ledger = Ledger()
+    async with Replay(setup.endpoints, seed, ledger, deadly=deadly) as replay:
+        with setup.start() as server:
+            await asyncio.to_thread(setup.wait_ready, server)
+            told.stage("sending", count)
+            began_s = time.monotonic()
+            async with _dying(server, seed, deadly=deadly) as deaths:
+                await replay.run(
+                    Trials(seed, count),
+                    began_s + seconds,
+                    lambda orders: told.advance(orders, deaths.count, ledger),
+                )
+            send_s = time.monotonic() - began_s
+            await asyncio.to_thread(kill_all, server)
+    async with Replay(setup.endpoints, seed, ledger) as audit:
+        with setup.start() as server:
+            await asyncio.to_thread(setup.wait_ready, server)
+            told.stage("auditing", ledger.orders)
+            began_s = time.monotonic()
+            await audit.audit(lambda orders: told.advance(orders, deaths.count, ledger))
+            audit_s = time.monotonic() - began_s
+    return Result(ledger, replay.sends, deaths.count, send_s, audit_s)
+
+
+@contextlib.asynccontextmanager
+async def _dying(server: ServerProcess, seed: int, *, deadly: bool) -> AsyncIterator[Deaths]:
+    """Lets workers die meanwhile, if ``deadly``."""
+    deaths = Deaths(server, KILL_EVERY_S, seed)
+    task = asyncio.create_task(deaths.run()) if deadly else None
+    try:
+        yield deaths
+    finally:
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task

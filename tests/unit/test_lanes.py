@@ -1,0 +1,373 @@
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from shards.contract import (
+    APPLIED,
+    SEALED,
+    CommitLimits,
+    Corrupt,
+    DeadlineExceeded,
+    Full,
+    Invalid,
+    Outcome,
+    OutcomeUnknown,
+    Overloaded,
+    Row,
+    Store,
+    StoreError,
+    Unavailable,
+    Verdict,
+)
+from shards.lanes import Lanes, judge
+from tests.support.memory_store import HeldStore, MemoryStore
+from tests.support.observers import Notes
+from tests.support.rows import key_in_slot, new_row, next_version, soon
+
+SMALL = CommitLimits(rows_max=4, bytes_max=1000, in_flight_max=1)
+
+
+def lanes_over(store: Store, *, queue_rows_max: int = 100, observer: Notes | None = None) -> Lanes:
+    """The lanes of shard 0."""
+    return Lanes(store, shard=0, queue_rows_max=queue_rows_max, observer=observer or Notes())
+
+
+def row_in_slot(slot: int) -> Row:
+    """A new row whose lane follows from this slot."""
+    return new_row()._replace(key=key_in_slot(slot))
+
+
+async def test_a_row_is_stored() -> None:
+    """A row written to an idle lane is committed at once and answered APPLIED."""
+    store = MemoryStore()
+    row = new_row()
+    assert await lanes_over(store).write(row, soon()) == APPLIED
+    assert store.rows == {row.key: row}
+
+
+async def test_rows_of_one_turn_share_a_commit() -> None:
+    """Rows written in the same turn of the event loop are committed together, without a timer."""
+    store, notes = HeldStore(), Notes()
+    lanes = lanes_over(store, observer=notes)
+    answers = [lanes.write(new_row(), soon()) for _ in range(10)]
+    (await store.next_call("commit")).go()
+    assert await asyncio.gather(*answers) == [APPLIED] * 10
+    assert notes.batches == [(0, 10)]
+    assert notes.queued[-1] == (0, 0)
+
+
+async def test_the_next_commit_gathers_while_one_is_under_way() -> None:
+    """Rows that come during a commit wait for its end and then go together."""
+    store = HeldStore()
+    lanes = lanes_over(store)
+    first = lanes.write(new_row(), soon())
+    commit = await store.next_call("commit")
+    later = [lanes.write(new_row(), soon()) for _ in range(5)]
+    await asyncio.sleep(0)
+    assert store.calls.empty()
+    commit.go()
+    await first
+    commit = await store.next_call("commit")
+    assert len(commit.items) == 5
+    commit.go()
+    assert await asyncio.gather(*later) == [APPLIED] * 5
+
+
+async def test_commits_keep_the_limits() -> None:
+    """A commit has at most the store's rows and bytes; a row that alone is larger goes alone."""
+    store = HeldStore(SMALL)
+    lanes = lanes_over(store)
+    sizes = [10] * 5 + [600, 600, 2000, 10]
+    answers = [lanes.write(new_row(body=b"." * size), soon()) for size in sizes]
+    seen = []
+    while not all(answer.done() for answer in answers):
+        commit = await store.next_call("commit")
+        seen.append([len(row.body) for row in commit.items])
+        commit.go()
+        await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.sleep(0)
+    assert seen == [[10, 10, 10, 10], [10, 600], [600], [2000], [10]]
+
+
+async def test_commits_under_way_are_capped() -> None:
+    """No more commits of a shard are under way than the store wants, and every lane gets its turn."""
+    store = HeldStore(CommitLimits(10, 1000, 2), lanes=4)
+    lanes = lanes_over(store)
+    answers = [lanes.write(row_in_slot(slot), soon()) for slot in (0, 1, 2, 3, 0)]
+    first, second = await store.next_call("commit"), await store.next_call("commit")
+    await asyncio.sleep(0)
+    assert store.calls.empty()
+    first.go()
+    third = await store.next_call("commit")
+    second.go()
+    fourth = await store.next_call("commit")
+    assert [store.lane(call.items[0].key) for call in (first, second, third, fourth)] == [0, 1, 2, 3]
+    assert len(first.items) == 2
+    third.go()
+    fourth.go()
+    assert await asyncio.gather(*answers) == [APPLIED] * 5
+    assert repr(lanes) == "Lanes(shard=0, rows=0/100, lanes=0, commits=0/2)"
+
+
+async def test_one_operation_of_an_order_a_commit() -> None:
+    """Operations of one order go in separate commits, in the order of their calls, and rows of others pass them."""
+    store = HeldStore()
+    lanes = lanes_over(store)
+    one, other = new_row(), new_row()
+    two = next_version(one)
+    three = next_version(two)
+    answers = [lanes.write(row, soon()) for row in (one, two, three, one, other)]
+    commits = []
+    for _ in range(4):
+        commit = await store.next_call("commit")
+        commits.append(list(commit.items))
+        commit.go()
+    assert commits == [[one, other], [two], [three], [one]]
+    assert await asyncio.gather(*answers) == [*[APPLIED] * 3, Outcome(Verdict.CLASH, three), APPLIED]
+
+
+async def test_a_full_queue_refuses_at_once() -> None:
+    """Beyond the queue's rows a write is refused without waiting, and nothing of it reaches the store."""
+    store = HeldStore(SMALL)
+    lanes = lanes_over(store, queue_rows_max=3)
+    answers = [lanes.write(new_row(), soon()) for _ in range(3)]
+    with pytest.raises(Overloaded, match="3 rows wait"):
+        lanes.write(new_row(), soon())
+    (await store.next_call("commit")).go()
+    await asyncio.gather(*answers)
+    await asyncio.sleep(0)
+    again = lanes.write(new_row(), soon())
+    (await store.next_call("commit")).go()
+    assert await again == APPLIED
+
+
+async def test_a_row_past_its_deadline_is_not_handed_over() -> None:
+    """A deadline that passes in the queue is DeadlineExceeded, and the row is never written."""
+    store = HeldStore(SMALL)
+    lanes = lanes_over(store)
+    first = lanes.write(new_row(), soon())
+    commit = await store.next_call("commit")
+    late = lanes.write(new_row(), soon(0.01))
+    with pytest.raises(DeadlineExceeded):
+        await late
+    commit.go()
+    await first
+    await lanes.close()
+    assert len(store.rows) == 1
+    gone = lanes_over(MemoryStore()).write(new_row(), soon(-1))
+    with pytest.raises(DeadlineExceeded):
+        await gone
+
+
+async def test_a_commit_that_does_not_end_is_unknown_at_the_deadline() -> None:
+    """A caller whose row is under way at the deadline is told that nobody knows."""
+    store = HeldStore()
+    lanes = lanes_over(store)
+    row = new_row()
+    answer = lanes.write(row, soon(0.01))
+    commit = await store.next_call("commit")
+    with pytest.raises(OutcomeUnknown):
+        await answer
+    commit.go()
+    await lanes.close()
+    assert store.rows == {row.key: row}
+
+
+async def test_cancelling_a_caller_cancels_no_commit() -> None:
+    """A caller who leaves during the commit changes nothing for the row, nor for the others in the commit."""
+    store = HeldStore()
+    lanes = lanes_over(store)
+    rows = [new_row(), new_row()]
+
+    async def call(row: Row) -> Outcome:
+        return await lanes.write(row, soon())
+
+    leaver, stayer = [asyncio.create_task(call(row)) for row in rows]
+    commit = await store.next_call("commit")
+    leaver.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaver
+    commit.go()
+    assert await stayer == APPLIED
+    assert set(store.rows.values()) == set(rows)
+
+
+async def test_a_cancelled_row_that_waits_is_dropped() -> None:
+    """A row whose caller left before it was handed over is not written, and its place is free again."""
+    store = HeldStore()
+    lanes = lanes_over(store, queue_rows_max=2)
+    first = lanes.write(new_row(), soon())
+    commit = await store.next_call("commit")
+    lanes.write(new_row(), soon()).cancel()
+    commit.go()
+    await first
+    await lanes.close()
+    assert len(store.rows) == 1
+    assert "rows=0/2" in repr(lanes)
+
+
+async def test_deferred_rows_go_again_first() -> None:
+    """When a batch is refused the clashing rows are answered, and the rest is committed before what came later."""
+    store = HeldStore(SMALL, all_or_nothing=True)
+    there = new_row()
+    store.apply([there])
+    lanes = lanes_over(store)
+    clashing = there._replace(body=b"other")
+    rows = [new_row(), clashing, new_row()]
+    answers = [lanes.write(row, soon()) for row in rows]
+    commit = await store.next_call("commit")
+    later = [new_row() for _ in range(3)]
+    answers += [lanes.write(row, soon()) for row in later]
+    commit.go()
+    assert await answers[1] == Outcome(Verdict.CLASH, there)
+    commit = await store.next_call("commit")
+    assert commit.items == [rows[0], rows[2], *later[:2]]
+    commit.go()
+    (await store.next_call("commit")).go()
+    assert [await answer for answer in answers if answer is not answers[1]] == [APPLIED] * 5
+
+
+async def test_sealed_rows_are_answered() -> None:
+    """A row whose bucket is sealed is answered SEALED and its neighbours are stored."""
+    store = MemoryStore(all_or_nothing=True)
+    old = new_row(request_id=bytes.fromhex("00000000000070008000000000000000"))
+    await store.seal(old.key)
+    lanes = lanes_over(store)
+    answers = [lanes.write(row, soon()) for row in (new_row(), old, new_row())]
+    assert await asyncio.gather(*answers) == [APPLIED, SEALED, APPLIED]
+
+
+@pytest.mark.parametrize("poison", range(7))
+async def test_the_poison_row_fails_alone(poison: int) -> None:
+    """Of a commit that the store can never take only the row that is the cause fails, wherever it stands."""
+    rows = [new_row() for _ in range(7)]
+
+    class Picky(MemoryStore):
+        async def commit(self, rows_: Sequence[Row]) -> Sequence[Outcome]:
+            if rows[poison] in rows_:
+                raise Invalid("poison")
+            return await super().commit(rows_)
+
+    store = Picky()
+    lanes = lanes_over(store)
+    results = await asyncio.gather(*[lanes.write(row, soon()) for row in rows], return_exceptions=True)
+    assert [type(result) for result in results] == [Invalid if i == poison else Outcome for i in range(7)]
+    assert len(store.rows) == 6
+
+
+@pytest.mark.parametrize("error", [Unavailable("away"), Full("full"), Overloaded("busy")])
+async def test_a_refused_commit_fails_at_once(error: StoreError) -> None:
+    """When the store says that nothing was written every caller is told so, each by an error of its own."""
+    store = HeldStore()
+    lanes = lanes_over(store)
+    answers = [lanes.write(new_row(), soon()) for _ in range(2)]
+    (await store.next_call("commit")).fail(error)
+    results = await asyncio.gather(*answers, return_exceptions=True)
+    assert [(type(result), str(result)) for result in results] == [(type(error), str(error))] * 2
+    assert results[0] is not results[1]
+    assert all(isinstance(result, StoreError) and result.__cause__ is error for result in results)
+
+
+@pytest.mark.parametrize("error", [StoreError("lost"), OSError("lost"), ValueError("a defect")])
+async def test_an_unknown_outcome_is_settled_order_by_order(error: Exception) -> None:
+    """After a failure each row is judged by what a STRONG read finds: stored, another's, or to be committed again."""
+    store = HeldStore()
+    lanes = lanes_over(store)
+    stored, taken, absent = rows = [new_row() for _ in range(3)]
+    answers = [lanes.write(row, soon()) for row in rows]
+    commit = await store.next_call("commit")
+    others = taken._replace(body=b"other")
+    store.apply([stored, others])
+    commit.fail(error)
+    read = await store.next_call("read")
+    assert read.items == [row.key for row in rows]
+    read.go()
+    assert await answers[0] == APPLIED
+    assert await answers[1] == Outcome(Verdict.CLASH, others)
+    again = await store.next_call("commit")
+    assert again.items == [absent]
+    again.go()
+    assert await answers[2] == APPLIED
+
+
+async def test_settling_goes_on_until_the_deadline() -> None:
+    """While the store fails a row stays unknown, is asked for again and again, and is answered so at its deadline."""
+    store = HeldStore()
+    lanes = lanes_over(store)
+    answer = lanes.write(new_row(), soon(0.15))
+    (await store.next_call("commit")).fail(StoreError("lost"))
+    reads = 0
+
+    async def fail_reads() -> None:
+        nonlocal reads
+        while True:
+            (await store.next_call("read")).fail(Unavailable("away"))
+            reads += 1
+
+    failing = asyncio.create_task(fail_reads())
+    with pytest.raises(OutcomeUnknown):
+        await answer
+    assert reads >= 2
+    await lanes.close()
+    failing.cancel()
+
+
+async def test_a_damaged_store_is_named_at_once() -> None:
+    """When settling finds the store damaged, the caller is told so without waiting for the deadline."""
+    store = HeldStore()
+    answer = lanes_over(store).write(new_row(), soon())
+    (await store.next_call("commit")).fail(Corrupt("bad page"))
+    (await store.next_call("read")).fail(Corrupt("bad page"))
+    with pytest.raises(Corrupt, match="bad page"):
+        await answer
+
+
+@pytest.mark.parametrize("verdicts", [["deferred", "deferred"], []], ids=["all deferred", "too few"])
+async def test_a_store_that_breaks_the_law_blocks_nobody(verdicts: list[str]) -> None:
+    """Answers that no store may give fail or settle their rows, and the lane goes on."""
+
+    class Lawless(MemoryStore):
+        broken = True
+
+        async def commit(self, rows: Sequence[Row]) -> Sequence[Outcome]:
+            if self.broken:
+                self.broken = False
+                return [Outcome(Verdict(verdict)) for verdict in verdicts]
+            return await super().commit(rows)
+
+    lanes = lanes_over(Lawless())
+    answers = [lanes.write(new_row(), soon()) for _ in range(2)]
+    await asyncio.wait(answers)
+    assert await lanes.write(new_row(), soon()) == APPLIED
+
+
+async def test_closing_drains() -> None:
+    """Closing refuses new rows and returns when all that were taken are answered; twice is once."""
+    store = HeldStore(SMALL)
+    lanes = lanes_over(store)
+    answers = [lanes.write(new_row(), soon()) for _ in range(6)]
+    closing = [asyncio.create_task(lanes.close()) for _ in range(2)]
+    (await store.next_call("commit")).go()
+    with pytest.raises(Unavailable, match="closing"):
+        lanes.write(new_row(), soon())
+    second = await store.next_call("commit")
+    assert not any(task.done() for task in closing)
+    second.go()
+    await asyncio.gather(*closing)
+    assert [answer.result() for answer in answers] == [APPLIED] * 6
+    await lanes.close()
+
+
+def test_a_row_is_judged_by_what_is_there() -> None:
+    """The table of settling: the very row, none, the version before, another's, a later one, one further back."""
+    one = new_row()
+    two = next_version(one)
+    three = next_version(two)
+    assert judge(one, one) == APPLIED
+    assert judge(one, None) is None
+    assert judge(two, two) == APPLIED
+    assert judge(two, one) is None
+    twin = one._replace(body=b"made a moment later by another worker")
+    for row, present in [(one, two), (one, twin), (two, three), (two, None), (three, one), (two, next_version(one))]:
+        assert judge(row, present) == Outcome(Verdict.CLASH, present)
