@@ -1,4 +1,4 @@
-"""The topology file: which Cassandra clusters the shards live in, and how to reach them. TOML, read and checked at start.
+"""The topology file: which Cassandra clusters the shards live in, and how to reach them. TOML, checked at start.
 
 Every key, with its default, stands in docs/topology-file.md. Secrets are not in the file: it names the environment
 variable or the file that holds them. Pure but for reading the files that it is told to read.
@@ -137,9 +137,7 @@ def _refuse_shared(shards: Mapping[int, CassandraSettings]) -> None:
                 raise SettingsError(f"shards {other} and {number} are both keyspace {shard.keyspace!r} at {point}")
 
 
-def _cluster(
-    table: Mapping[str, object], where: str, environ: Mapping[str, str], folder: Path
-) -> CassandraSettings:
+def _cluster(table: Mapping[str, object], where: str, environ: Mapping[str, str], folder: Path) -> CassandraSettings:
     _refuse_unknown(table, _KEYS, where)
     values = {key: check(table[key], f"{where}.{key}") for key, check in _PLAIN.items() if key in table}
     if "contact_points" not in values:
@@ -153,7 +151,7 @@ def _cluster(
     object.__setattr__(settings, "replication", copies)  # its shape depends on data_center
     if len(copies) > 1 and settings.consistency == "LOCAL_QUORUM" and settings.serial_consistency == "SERIAL":
         raise SettingsError(
-            f"{where}.consistency: with several data centres take QUORUM with SERIAL, or LOCAL_QUORUM with LOCAL_SERIAL "
+            f"{where}.consistency: with several data centres, QUORUM goes with SERIAL, LOCAL_QUORUM with LOCAL_SERIAL "
             "(and then let the workers of one data centre alone write)"
         )
     return settings

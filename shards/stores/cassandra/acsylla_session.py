@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
@@ -54,15 +53,8 @@ _REFUSED: Final = (
 )
 """Errors of the statement itself: checked before anything is done."""
 
-
-class _Notices(logging.Filter):
-    """Drops the driver's notice, once a connection, that the node is Cassandra."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return "SHARD-AWARENESS" not in record.getMessage()
-
-
-logging.getLogger("acsylla").addFilter(_Notices())
+_UNBINDABLE: Final = (TypeError, ValueError, OverflowError)
+"""What binding raises for a value that no column takes; nothing was sent."""
 
 
 class AcsyllaSession(Session):
@@ -103,11 +95,13 @@ class AcsyllaSession(Session):
         try:
             bound = statement.bind(values)
             if kind is Kind.READ:
-                bound.set_is_idempotent(True)  # noqa: FBT003  the driver's signature
+                bound.set_is_idempotent(True)
                 bound.set_execution_profile(_READ_PROFILE)
             elif kind is Kind.SERIAL_READ:
                 bound.set_consistency(self._serial)
             result = await self._session.execute(bound)
+        except _UNBINDABLE as error:
+            raise Invalid(_text(error)) from error
         except errors.CassErrorLibNoHostsAvailable as error:
             raise (StoreError if kind is Kind.WRITE else Unavailable)(_text(error)) from error
         except errors.CassException as error:
@@ -124,6 +118,8 @@ class AcsyllaSession(Session):
             for statement, values in steps:
                 batch.add_statement(statement.bind(values))
             result = await self._session.execute_batch(batch)
+        except _UNBINDABLE as error:
+            raise Invalid(_text(error)) from error
         except errors.CassException as error:
             raise _translated(error) from error
         first = result.first()
@@ -212,6 +208,8 @@ def _cluster(settings: CassandraSettings) -> acsylla.Cluster:
         idle_timeout_sec=_IDLE_S,
         application_name="crest",
         application_version="",
+        # off: the driver hands its messages to the newest cluster object of the process, whether that lives or not
+        log_level="disabled",
         monitor_reporting_interval_sec=0,
         **security,
     )
@@ -223,6 +221,7 @@ def _cluster(settings: CassandraSettings) -> acsylla.Cluster:
         request_timeout=round(settings.request_timeout_s * 1_000),
         consistency=consistency,
         serial_consistency=serial,
+        load_balance_dc_aware=settings.data_center,  # a profile that is not told takes nodes of all data centres
         retry_policy="default",
         speculative_execution_policy=speculative,
     )

@@ -42,9 +42,7 @@ async def inspect(session: Session, settings: CassandraSettings) -> Findings:
     return judge(nodes, clocks, copies, settings)
 
 
-def judge(
-    nodes: Sequence[Node], clocks: Sequence[Node], copies: int | None, settings: CassandraSettings
-) -> Findings:
+def judge(nodes: Sequence[Node], clocks: Sequence[Node], copies: int | None, settings: CassandraSettings) -> Findings:
     """Returns what the nodes' answers mean. Pure."""
     warnings: list[str] = []
     batch_bytes_max = settings.batch_bytes_max
@@ -53,7 +51,7 @@ def judge(
         values = {str(name): str(value) for name, value in node.rows}
         if values.get("commitlog_sync") == "periodic":
             warnings.append(
-                f"node {node.address}: commitlog_sync is periodic: an acknowledged order is not on this node's disk yet, "
+                f"node {node.address}: commitlog_sync is periodic: an acknowledged order is not on its disk yet, "
                 "and is lost when the nodes that hold it lose power together; set it to group"
             )
         threshold = _bytes(values.get("batch_size_fail_threshold", ""))

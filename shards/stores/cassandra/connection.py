@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from shards.contract import Invalid, StoreError, Unavailable
@@ -47,7 +48,7 @@ class Connection:
         self._link: Link | None = None
         self._why_not = "not connected yet"
         self._connecting: asyncio.Task[None] | None = None
-        self._is_closed = False
+        self._closing = asyncio.Event()
 
     def __repr__(self) -> str:
         state = repr(self._link.session) if self._link else self._why_not
@@ -62,20 +63,20 @@ class Connection:
         await asyncio.wait((self._connecting,), timeout=wait_s)
         if self._connecting.done():
             self._connecting.result()
-        else:
+        if self._link is None:
             _log.warning("%s: %s; its orders are unavailable until it is there", self._name, self._why_not)
 
     def link(self) -> Link:
         """Returns the link. Raises ``Unavailable`` where there is none."""
-        if self._link is None or self._is_closed:
-            raise Unavailable(f"{self._name}: {'closed' if self._is_closed else self._why_not}")
+        if self._link is None or self._closing.is_set():
+            raise Unavailable(f"{self._name}: {'closed' if self._closing.is_set() else self._why_not}")
         return self._link
 
     async def close(self) -> None:
         """Disconnects when what is under way has ended. Idempotent."""
-        self._is_closed = True
-        if self._connecting is not None and not self._connecting.done():
-            self._connecting.cancel()
+        self._closing.set()
+        if self._connecting is not None:
+            # not cancelled: a driver that is stopped while it connects may crash the process
             await asyncio.wait((self._connecting,))
         if self._link is not None:
             await self._link.session.close()
@@ -83,13 +84,13 @@ class Connection:
     async def _connect(self) -> None:
         pause_s = _PAUSE_S_MIN
         is_first = True
-        while True:
+        while not self._closing.is_set():
             try:
                 self._link = await self._try()
             except ShardMismatch as error:
                 if is_first:
                     raise
-                _log.error("%s: %s", self._name, error)  # noqa: TRY400  a line for the operator, not a traceback
+                _log.error("%s: %s", self._name, error)
                 self._why_not = str(error)
             except StoreError as error:
                 self._why_not = f"{type(error).__name__}: {error}"
@@ -98,7 +99,9 @@ class Connection:
                     _log.warning("%s: %s", self._name, warning)
                 return
             is_first = False
-            await asyncio.sleep(pause_s * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311  not a secret
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s * random.uniform(1 - _JITTER, 1 + _JITTER)):  # noqa: S311  no secret
+                    await self._closing.wait()
             pause_s = min(pause_s * 2, _PAUSE_S_MAX)
 
     async def _try(self) -> Link:

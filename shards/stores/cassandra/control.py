@@ -45,7 +45,7 @@ class Control:
     async def replace(self, scope: str, name: str, revision: int, fact: Fact) -> bool:
         """Replaces the fact of a revision by one of a higher one; False when another is there.
 
-        Each try whose outcome is unknown is followed by another; when that finds this very fact, it was the first try's.
+        Each try whose outcome is unknown is followed by another; when that finds this very fact, it was ours.
         """
         step = Step(self._statements.control_replace, (fact.revision, fact.value, scope, name, revision))
         return await self._write(scope, name, step, fact)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import struct
 import time
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
@@ -43,6 +44,7 @@ _NOTHING_SENT: Final = (
     cassandra.AuthenticationFailed,
 )
 _REFUSED: Final = (cassandra.InvalidRequest, SyntaxException, ConfigurationException)
+_UNBINDABLE: Final = (TypeError, ValueError, OverflowError, struct.error)  # raised before anything is sent
 
 
 class _Answer(NamedTuple):
@@ -95,7 +97,7 @@ class DriverSession(Session):
         """See ``Session.execute``."""
         try:
             bound = statement.bind(values)
-        except (TypeError, ValueError) as error:
+        except _UNBINDABLE as error:
             raise Invalid(_text(error)) from error
         bound.is_idempotent = kind is Kind.READ
         return (await self._run(bound, _PROFILE_OF[kind])).rows
@@ -106,7 +108,7 @@ class DriverSession(Session):
         try:
             for statement, values in steps:
                 batch.add(statement, values)
-        except (TypeError, ValueError) as error:
+        except _UNBINDABLE as error:
             raise Invalid(_text(error)) from error
         names, rows = await self._run(batch, _WRITE_PROFILE)
         if not rows:

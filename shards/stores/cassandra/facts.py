@@ -61,8 +61,8 @@ def check(facts: ShardFacts | None, settings: CassandraSettings) -> ShardFacts:
         raise ShardMismatch(f"keyspace {keyspace}: its buckets are {facts.bucket_s} s, this release's {BUCKET_S} s")
     if facts.serial_consistency != settings.serial_consistency:
         raise ShardMismatch(
-            f"keyspace {keyspace}: created with serial_consistency = {facts.serial_consistency}, the topology file says "
-            f"{settings.serial_consistency}; all writers must use the same"
+            f"keyspace {keyspace}: created with serial_consistency = {facts.serial_consistency}, the topology file "
+            f"says {settings.serial_consistency}; all writers must use the same"
         )
     return facts
 

@@ -67,5 +67,6 @@ async def _read_part(
     values: list[Value] = [*place]
     for key in part:
         values += key
-    values += list(part[-1]) * (READ_SIZES[at] - len(part))
+    for _ in range(READ_SIZES[at] - len(part)):
+        values += part[-1]
     return await session.execute(statements.read[at], values, kind)

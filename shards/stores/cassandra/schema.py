@@ -97,7 +97,9 @@ def plan(state: State, settings: CassandraSettings, known: Sequence[Migration]) 
     by_version = {step.version: step for step in known}
     for version, checksum in sorted(state.applied.items()):
         if version not in by_version:
-            raise SchemaRefused(f"{where}: has version {version}, this release knows up to {len(known)}; use a newer one")
+            raise SchemaRefused(
+                f"{where}: has version {version}, this release knows up to {len(known)}; use a newer one"
+            )
         if by_version[version].checksum != checksum:
             raise SchemaRefused(f"{where}: version {version} was applied with another content than this release's")
     if sorted(state.applied) != list(range(1, len(state.applied) + 1)):
@@ -110,7 +112,7 @@ def plan(state: State, settings: CassandraSettings, known: Sequence[Migration]) 
         raise SchemaRefused(f"{where}: tables are missing ({', '.join(missing)}); restore them from a snapshot")
     if state.replication is not None and not _is_replication(state.replication, settings):
         raise SchemaRefused(
-            f"{where}: is replicated as {dict(state.replication)}, the topology file says {dict(settings.replication)}; "
+            f"{where}: is replicated as {dict(state.replication)}, the file says {dict(settings.replication)}; "
             "correct the file, or change the keyspace by hand and repair it"
         )
     if state.facts is not None:

@@ -142,7 +142,7 @@ class CassandraStore(Store):
         link = self._connection.link()
         kind = _KIND_OF[consistency]
         if len(keys) == 1:
-            return (await read_one(link.session, link.statements, self.lane(keys[0]), keys[0], kind),)
+            return [await read_one(link.session, link.statements, self.lane(keys[0]), keys[0], kind)]
         places = [self.lane(key) for key in keys]
         return await read_many(link.session, link.statements, places, keys, kind)
 
@@ -190,9 +190,7 @@ class CassandraStore(Store):
     async def _index_first(self, link: Link, rows: Sequence[Row], bucket: int) -> None:
         entries: set[_IndexEntry] = {(*row.key[:3], bucket) for row in rows if row.version == 1}
         try:
-            await asyncio.gather(
-                *(link.session.execute(link.statements.index, entry, Kind.WRITE) for entry in entries)
-            )
+            await asyncio.gather(*(link.session.execute(link.statements.index, entry, Kind.WRITE) for entry in entries))
         except StoreError as error:
             raise Unavailable("the index could not be written; no order was") from error
 
