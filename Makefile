@@ -13,7 +13,7 @@ PY := $(VENV)/bin/python
 ARGS ?=
 
 # What mypy looks at: the packages that are there.
-CODE := $(patsubst %/__init__.py,%,$(wildcard $(addsuffix /__init__.py,server shards clients bench tests)))
+CODE := $(patsubst %/__init__.py,%,$(wildcard $(addsuffix /__init__.py,server shards clients bench deploy tests)))
 
 VENV_MADE := $(VENV)/.made
 RUNTIME := $(VENV)/.runtime-installed
@@ -43,12 +43,31 @@ check: $(DEV) ## Everything below but the tests: lint types imports wire (under 
 	@echo "check: all good"
 
 .PHONY: bench
-bench: $(DEV) ## Measure orders/s against an empty handler on the same transport
+bench: $(DEV) ## Measure orders/s against an empty handler on the same transport (QUICK=1: a look)
 	@$(PY) -m bench $(ARGS)
 
+.PHONY: ghz
+ghz: $(DEV) ## Run ghz against a server that is running: make ghz ARGS="127.0.0.1:50051 -z 30s"
+	@$(PY) -m bench ghz $(ARGS)
+
 .PHONY: torture
-torture: $(DEV) ## The tests marked `torture`, with the large numbers (long)
-	@TORTURE=1 $(PY) -m pytest -m torture --timeout 0 $(ARGS)
+torture: $(DEV) ## A million requests, each sent 1-5 times, while workers die (ARGS="--count 100000 --seed 7")
+	@TORTURE=1 $(PY) -m pytest -q -m torture --timeout 0
+	@$(PY) -m tests.torture $(ARGS)
+
+# A variable not given leaves what the cluster was made with; a new one has 3 shards of one node.
+.PHONY: up
+up: $(DEV) ## Start Cassandra shards and a Redis Cluster, or revive them (SHARDS=3 REPLICAS=1 COMMITLOG_SYNC=group)
+	@$(PY) -m deploy.cluster up $(if $(SHARDS),--shards $(SHARDS)) $(if $(REPLICAS),--replicas $(REPLICAS)) \
+	  $(if $(COMMITLOG_SYNC),--commit-log-sync $(COMMITLOG_SYNC)) $(ARGS)
+
+.PHONY: down
+down: $(DEV) ## End what `make up` started; its data stay (ARGS=--wipe removes them)
+	@$(PY) -m deploy.cluster down $(ARGS)
+
+.PHONY: status
+status: $(DEV) ## Tell which nodes of the cluster run and serve (ARGS=--json)
+	@$(PY) -m deploy.cluster status $(ARGS)
 
 # -------------------------------------------------------------------------------------------------- develop
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import random
 import statistics
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from bench import ghz, load, subjects
+from bench import ghz, load, machine, subjects
 from bench.summary import Round, measure
 
 WARM_UP_S: Final = 2.0
@@ -106,11 +107,13 @@ class _Volley:
         files = [self._scratch / f"messages-{index}.bin" for index in range(ports)]
         for file in files:
             load.write_messages(file, min(count, load.MESSAGES_MAX), self._chance)
-        before_s = subject.cpu_s()
+        before_s, busy_s, began_s = subject.cpu_s(), machine.busy_s(), time.monotonic()
         shot = ghz.fire(
             subject.endpoints, files, ghz.Pace(plan.callers, plan.connections, duration_s, rate), self._scratch
         )
+        took_s = time.monotonic() - began_s
         spent_s = subject.cpu_s() - before_s
+        others_s = machine.busy_s() - busy_s - spent_s - shot.cpu_s
         window_s, orders_per_s, p50_ms, p99_ms = measure(shot.calls)
         codes = Counter(call.code for calls in shot.calls for call in calls)
         done = Round(
@@ -126,6 +129,7 @@ class _Volley:
             repeated=sum(max(0, len(calls) - count) for calls in shot.calls),
             server_cpu_s=spent_s,
             ghz_cpu_s=shot.cpu_s,
+            others_cores=max(0.0, others_s / took_s),
         )
         if rate is None:
             # never below what was seen: a slow round must not leave the next one short of messages

@@ -13,6 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 from bench.ghz import ROOT
 
 _FSYNCS: Final = 64
@@ -32,6 +34,12 @@ def facts(data_dir: Path) -> dict[str, object]:
         "python": platform.python_version(),
         "packages": {name: version(name) for name in _PACKAGES},
     }
+
+
+def busy_s() -> float:
+    """Returns the processor seconds that all cores together have spent on anything since the machine started."""
+    spent = psutil.cpu_times()
+    return float(sum(spent) - spent.idle - getattr(spent, "iowait", 0.0) - getattr(spent, "guest", 0.0))
 
 
 def commit() -> str:

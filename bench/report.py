@@ -38,7 +38,7 @@ def show(rounds: Sequence[Round], facts: Mapping[str, object], console: Console)
     table = Table(title=f"CreateOrder through ghz, commit {facts['commit']}, {facts['cores']} cores")
     for heading in ("subject", "loop"):
         table.add_column(heading)
-    for heading in ("orders/s", "of empty", "p50 ms", "p99 ms", "errors", "server", "ghz"):
+    for heading in ("orders/s", "of empty", "p50 ms", "p99 ms", "errors", "server", "ghz", "others"):
         table.add_column(heading, justify="right")
     transport = ""
     for summary in summaries(rounds):
@@ -56,6 +56,7 @@ def show(rounds: Sequence[Round], facts: Mapping[str, object], console: Console)
             _errors(summary),
             _range(summary.server_cpu_s_per_1000, ".2f"),
             _range(summary.ghz_cpu_s_per_1000, ".2f"),
+            _range(summary.others_cores, ".1f"),
         )
     console.print(table)
     console.print("median, and least-most, of the rounds", style="dim")
@@ -63,6 +64,7 @@ def show(rounds: Sequence[Round], facts: Mapping[str, object], console: Console)
         "server, ghz: processor seconds for 1,000 orders; ghz includes reading its messages and writing its report",
         style="dim",
     )
+    console.print("others: cores busy with anything else meanwhile; above 0.2 the round says little", style="dim")
     console.print("closed: callers wait for their answer; open: a fixed rate, so waiting shows", style="dim")
     console.print(f"{facts['cpu']}; fsync {facts['fsync_us']} us; load average {facts['load_average_1m']}", style="dim")
     console.print(CAVEAT, style="dim")

@@ -35,6 +35,8 @@ class Round(NamedTuple):
     """Calls sent beyond the unique messages: replays, which cost less than orders. 0, or the round is void."""
     server_cpu_s: float
     ghz_cpu_s: float
+    others_cores: float
+    """Cores that were busy with anything else meanwhile, the kernel's own work included: the noise of the figure."""
 
 
 class Range(NamedTuple):
@@ -60,6 +62,7 @@ class Summary(NamedTuple):
     repeated: int
     server_cpu_s_per_1000: Range
     ghz_cpu_s_per_1000: Range
+    others_cores: Range
 
 
 def measure(calls: Sequence[Sequence[Call]]) -> tuple[float, float, float, float]:
@@ -116,6 +119,7 @@ def summarise(rounds: Sequence[Round]) -> Summary:
         sum(one.repeated for one in rounds),
         spread(one.server_cpu_s / max(1, one.orders) * 1e3 for one in rounds),
         spread(one.ghz_cpu_s / max(1, one.orders) * 1e3 for one in rounds),
+        spread(one.others_cores for one in rounds),
     )
 
 

@@ -61,7 +61,9 @@ class Link:
         self.target = target
         self.calls = 0
         self._retired = False
-        self.channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
+        # Without this the authority is the list of all addresses, which is none by RFC 3986, and servers refuse it.
+        authority = ("grpc.default_authority", self.addresses[0])
+        self.channel = grpc.aio.insecure_channel(target, options=(*_OPTIONS, authority))
         self.orders: OrderServiceAsyncStub = orders_pb2_grpc.OrderServiceStub(self.channel)
         self.topology: TopologyServiceAsyncStub = topology_pb2_grpc.TopologyServiceStub(self.channel)
         self._closing: asyncio.Task[None] | None = None

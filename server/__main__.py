@@ -23,7 +23,7 @@ from shards.contract import StoreError
 
 _CONFIG_VARIABLE: Final = ENVIRON_PREFIX + "CONFIG"
 
-_EPILOG: Final = f"""
+_NOTES: Final = f"""
 Defaults stand in brackets. Every setting is also an environment variable, such as {ENVIRON_PREFIX}DATA_DIR, and a
 key of the TOML file, such as data_dir. A flag wins over the variable, that over the file.
 
@@ -31,8 +31,14 @@ Signals: HUP restarts the workers one after the other without a failed call; TER
 stops at once.
 
 Exit codes:
+"""
 
-""" + "\n\n".join(f"{code.value}  {code.text}" for code in ExitCode)
+_EPILOG: Final = "\n\n".join(
+    [
+        *(" ".join(paragraph.split()) for paragraph in _NOTES.split("\n\n")),
+        *(f"{code.value}  {code.text}" for code in ExitCode),
+    ]
+)
 
 _OF_STORAGE: Final = tuple(name for name, (setting, _) in settings().items() if setting.panel == "Storage")
 

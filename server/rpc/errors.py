@@ -177,7 +177,7 @@ class Refusal(NamedTuple):
 
     code: grpc.StatusCode
     message: str
-    trailers: tuple[tuple[str, bytes], ...] = ()
+    trailers: Sequence[tuple[str, str | bytes]] = ()
     reason: str = ""
     """Name of the reason, empty in the standard services (health, reflection, channelz), which have codes only."""
     violations: tuple[Violation, ...] = ()

@@ -1,40 +1,240 @@
-"""The native transport: ``pygrpc-native``, whose HTTP/2 runs outside the interpreter. Plaintext only."""
+"""The native transport: ``pygrpc-native``, whose HTTP/2 runs in threads of its own, outside the interpreter.
+
+It serves unary calls and server streams; what streams both ways goes to a grpcio server behind it, on a Unix socket.
+Plaintext only. We stand on its low-level front and not on its stand-in for ``grpc.aio``, because that one ties up a
+thread for every stream whose reader is slow, and cuts the last answers when it stops.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+import logging
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, NoReturn, TypeAlias
 
-import pygrpc_native.aio
+import grpc
+from pygrpc_native import EVENT_CANCEL, STREAM_FULL, NativeGrpcFront
 
+from server.domain.errors import OrderError, Reason
+from server.rpc.errors import Refusal, refusal_of
 from server.rpc.pipeline import Service
-from server.transport import grpcio
-from server.transport.seam import BindError
+from server.rpc.streams import shutting_down
+from server.transport.grpcio import GrpcioServer
+from server.transport.seam import MESSAGE_BYTES_MAX, METADATA_BYTES_MAX, STREAMS_PER_CONNECTION_MAX, BindError
+
+IO_THREADS: Final = 1
+"""For HTTP/2, beside the interpreter's. One carries several times what the interpreter can answer."""
+
+EVENTS_MAX: Final = 256
+"""Taken from the front at once."""
+
+LINGER_S: Final = 0.25
+"""Between the last answer and closing: the front has no sign for "sent", and closes without looking."""
+
+FULL_WAIT_S: Final = 0.002
+"""First wait for a stream whose reader is behind; doubles up to ``FULL_WAIT_S_MAX``. The front has no sign for it."""
+
+FULL_WAIT_S_MAX: Final = 0.1
+
+Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
+_Details: TypeAlias = tuple[Metadata, str, float | None]
+_Method: TypeAlias = Callable[[bytes, Any], Awaitable[Any]]
+
+_logger: Final = logging.getLogger("crest.native")
+
+
+class _Call:
+    """One call: the context that its handler sees."""
+
+    __slots__ = ("_deadline", "_front", "_metadata", "call_id", "gone", "task")
+
+    def __init__(self, front: NativeGrpcFront, call_id: int, details: _Details) -> None:
+        self._front = front
+        self._metadata = details[0]
+        left_s = details[2]
+        self._deadline = None if left_s is None else time.monotonic() + left_s
+        self.call_id = call_id
+        self.gone = False
+        """The caller left, or its deadline passed."""
+        self.task: asyncio.Task[None] | None = None
+
+    def invocation_metadata(self) -> Metadata:
+        """Returns the request's metadata."""
+        return self._metadata
+
+    def time_remaining(self) -> float | None:
+        """Returns the seconds left of the caller's deadline, None without one."""
+        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+
+    async def write(self, message: bytes) -> None:
+        """Sends one message of a stream, as soon as the reader has room for it."""
+        wait_s = FULL_WAIT_S
+        while self._front.stream_try_send(self.call_id, message) == STREAM_FULL:
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, FULL_WAIT_S_MAX)
+        # a message for a caller who is gone is dropped; the event that cancels this call is under way
+
+    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> NoReturn:
+        """Ends the call with a status that is not OK."""
+        self.fail(Refusal(code, details, trailing_metadata))
+        raise grpc.aio.AbortError
+
+    def fail(self, refusal: Refusal) -> None:
+        """As ``abort``, from outside of the handler."""
+        self._front.fail(self.call_id, refusal.code.value[0], refusal.message, list(refusal.trailers))
 
 
 class NativeServer:
-    """Serves unary calls and server streams natively, what streams both ways by a grpcio server behind it."""
+    """One front, the thread that wakes the loop for it, and the grpcio server behind it."""
 
     def __init__(self, services: Iterable[Service], address: str, *, reuse_port: bool) -> None:
-        self._server = pygrpc_native.aio.server(options=grpcio.options(reuse_port=reuse_port))
-        for name, handlers in services:
-            self._server.add_registered_method_handlers(name, dict(handlers))
+        self._methods: list[tuple[str, bool, _Method]] = []
+        behind: list[Service] = []
+        for service in services:
+            streaming = {name: h for name, h in service.handlers.items() if h.request_streaming}
+            if streaming:
+                behind.append(Service(service.name, streaming))
+            for name, handler in service.handlers.items():
+                if name not in streaming:
+                    method: Any = handler.unary_stream if handler.response_streaming else handler.unary_unary
+                    self._methods.append((f"/{service.name}/{name}", bool(handler.response_streaming), method))
         try:
-            self._port = self._server.add_insecure_port(address)
-        except RuntimeError as error:
+            self._front = NativeGrpcFront(
+                address,
+                [(path, streaming) for path, streaming, _ in self._methods],
+                io_threads=IO_THREADS,
+                call_details=True,
+                delay_stream_headers=True,
+                max_concurrent_streams=STREAMS_PER_CONNECTION_MAX,
+                max_metadata_size=METADATA_BYTES_MAX,
+                reuse_port=reuse_port,
+            )
+        except (OSError, ValueError) as error:
             raise BindError(address) from error
+        self._directory = Path(tempfile.mkdtemp(prefix="crest-"))
+        socket = f"unix:{self._directory / 'behind'}"
+        self._behind = GrpcioServer(behind, socket, reuse_port=False)
+        self._front.set_fallback(socket.removeprefix("unix:"))
+        self._loop = asyncio.get_running_loop()
+        self._calls: dict[int, _Call] = {}
+        self._idle = threading.Semaphore(0)
+        self._waker = threading.Thread(target=self._wake, name="native-waker", daemon=True)
+        self._stopping: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
-        return f"NativeServer(port={self._port})"
+        return f"NativeServer(port={self.port}, calls={len(self._calls)})"
 
     @property
     def port(self) -> int:
         """The bound port."""
-        return self._port
+        return self._front.bound_port
 
     async def start(self) -> None:
         """Begins to serve."""
-        await self._server.start()
+        await self._behind.start()
+        self._front.start()
+        self._waker.start()
+        self._idle.release()
 
     async def stop(self, grace_s: float) -> None:
-        """Takes no new calls, waits up to ``grace_s`` for those under way, then cancels them. Idempotent."""
-        await self._server.stop(grace_s)
+        """Takes no new calls, waits up to ``grace_s`` for those under way, then cuts them. Idempotent."""
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._stop(grace_s))
+        await asyncio.shield(self._stopping)
+
+    async def _stop(self, grace_s: float) -> None:
+        behind = asyncio.create_task(self._behind.stop(grace_s))
+        tasks = [call.task for call in self._calls.values() if call.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=grace_s)
+        cut = list(self._calls.values())
+        for call in cut:
+            assert call.task is not None
+            call.task.cancel()
+            call.gone = True
+            call.fail(_CUT)
+        await asyncio.gather(*(call.task for call in cut if call.task is not None), return_exceptions=True)
+        await behind
+        if tasks:
+            await asyncio.sleep(LINGER_S)
+        with ThreadPoolExecutor(1) as closing:  # both block, if only for moments
+            await self._loop.run_in_executor(closing, self._front.close)
+            self._idle.release()
+            if self._waker.is_alive():
+                await self._loop.run_in_executor(closing, self._waker.join)
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _wake(self) -> None:
+        """Waits for events in a thread while the loop finds none; the loop takes all that follow by itself."""
+        while True:
+            self._idle.acquire()
+            events = self._front.recv_batch_details(EVENTS_MAX)
+            if events is None:
+                return
+            try:
+                self._loop.call_soon_threadsafe(self._take, events)
+            except RuntimeError:  # the loop was closed without stop
+                self._front.close()
+                return
+
+    def _take(self, events: list[Any] | None) -> None:
+        """Starts the calls of a batch, and looks for the next one after a turn of the loop."""
+        if not events:
+            self._idle.release()
+            return
+        create_task = self._loop.create_task
+        for kind, call_id, method_id, payload, _, details in events:
+            if kind == EVENT_CANCEL:
+                if (gone := self._calls.get(call_id)) is not None:
+                    gone.gone = True
+                    assert gone.task is not None
+                    gone.task.cancel()
+                continue
+            call = _Call(self._front, call_id, details)
+            if self._stopping is not None:
+                call.fail(_STOPPING)
+                continue
+            self._calls[call_id] = call
+            _, streaming, method = self._methods[method_id]
+            call.task = create_task(self._run(call, payload, method, streaming=streaming))
+        self._loop.call_soon(self._take_next)
+
+    def _take_next(self) -> None:
+        self._take(self._front.recv_batch_details(EVENTS_MAX, 0))
+
+    async def _run(self, call: _Call, payload: bytes, method: _Method, *, streaming: bool) -> None:
+        try:
+            if len(payload) > MESSAGE_BYTES_MAX:
+                call.fail(_TOO_LARGE)
+                return
+            answer = await method(payload, call)
+            if streaming:
+                self._front.stream_end(call.call_id)
+            else:
+                self._front.respond(call.call_id, answer)
+        except grpc.aio.AbortError:
+            pass  # told
+        except asyncio.CancelledError:
+            if not call.gone:  # a handler cancelled itself, yet somebody waits
+                call.fail(_CUT)
+        except Exception:
+            _logger.exception("a handler let an exception through")
+            call.fail(_DEFECT)
+        finally:
+            self._calls.pop(call.call_id, None)
+
+
+_STOPPING: Final = refusal_of(shutting_down())
+_CUT: Final = refusal_of(
+    OrderError(Reason.OUTCOME_UNKNOWN, "the worker stopped before the call was done: the same request_id tells")
+)
+_DEFECT: Final = refusal_of(OrderError(Reason.INTERNAL, "a defect of the service"))
+_TOO_LARGE: Final = Refusal(
+    grpc.StatusCode.RESOURCE_EXHAUSTED, f"the message has more than {MESSAGE_BYTES_MAX} bytes: send it in parts"
+)

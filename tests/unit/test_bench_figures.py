@@ -20,7 +20,7 @@ from shards.keys import parse_uuid7
 
 def a_round(subject: str = "crest", rate: float = 100.0, errors: dict[str, int] | None = None) -> Round:
     """A round with unremarkable figures."""
-    return Round(subject, "native", "closed", 1000, 10.0, rate, 1.0, 2.0, errors or {}, 0, 0.5, 0.25)
+    return Round(subject, "native", "closed", 1000, 10.0, rate, 1.0, 2.0, errors or {}, 0, 0.5, 0.25, 0.1)
 
 
 def test_rate_is_of_the_time_when_all_ports_were_loaded() -> None:

@@ -1,0 +1,26 @@
+"""A development cluster on loopback addresses: Cassandra shards and a Redis Cluster, from Maven Central and Debian.
+
+Tests use ``Cluster(ClusterSpec(...), folder)`` with its ``up`` and ``down``; ``python -m deploy.cluster`` is the same for
+people. Imports nothing of the service, which may be pointed at any cluster.
+"""
+
+from deploy.cluster.cassandra import DATA_CENTRE, CassandraNode
+from deploy.cluster.cluster import Cluster
+from deploy.cluster.errors import ClusterError, MissingError, NodeError
+from deploy.cluster.node import Node
+from deploy.cluster.redis import RedisNode
+from deploy.cluster.spec import ClusterSpec, CommitLogSync, SpecError
+
+__all__ = [
+    "DATA_CENTRE",
+    "CassandraNode",
+    "Cluster",
+    "ClusterError",
+    "ClusterSpec",
+    "CommitLogSync",
+    "MissingError",
+    "Node",
+    "NodeError",
+    "RedisNode",
+    "SpecError",
+]

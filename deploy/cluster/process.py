@@ -1,0 +1,138 @@
+"""Processes that outlive who started them, known again without doubt, signalled without mistake.
+
+A pid alone may belong to somebody else by now. What is recorded is the pid, the kernel's start time of that process,
+and the boot it happened in; signals go through a pidfd that was opened before those were compared, so that not even a
+pid reused in between is hit. Linux only, as are the loopback addresses beyond 127.0.0.1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from deploy.cluster.errors import MissingError
+
+BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+STAT_STATE: Final = 0
+STAT_START: Final = 19
+"""Positions in /proc/PID/stat after the name: proc(5) counts these 3 and 22."""
+
+GONE: Final = frozenset("ZXx")
+"""States of a process that has ended, collected by its parent or not."""
+
+SETPRIV: Final = "/usr/bin/setpriv"
+"""From util-linux; it sets the signal and becomes the program, so that the pid stays."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessId:
+    """One process, now and for ever. ``start_ticks`` are the kernel's clock ticks since boot."""
+
+    pid: int
+    start_ticks: int
+    boot_id: str
+
+    def alive(self) -> bool:
+        """Whether it runs; paused counts as running."""
+        with self._opened() as fd:
+            return fd is not None
+
+    def paused(self) -> bool:
+        """Whether it is stopped by SIGSTOP."""
+        return self.alive() and _stat(self.pid)[STAT_STATE] in "Tt"
+
+    def send(self, number: signal.Signals) -> bool:
+        """Sends a signal; False when the process has ended."""
+        with self._opened() as fd:
+            if fd is None:
+                return False
+            try:
+                signal.pidfd_send_signal(fd, number)
+            except ProcessLookupError:
+                return False
+            return True
+
+    def wait(self, timeout_s: float) -> bool:
+        """Waits until it has ended; False when the time is over first. Collects it when it is our child."""
+        with self._opened() as fd:
+            if fd is not None:
+                poll = select.poll()
+                poll.register(fd, select.POLLIN)
+                if not poll.poll(max(0.0, timeout_s) * 1_000):
+                    return False
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, os.WNOHANG)
+        return True
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[int | None]:
+        try:
+            fd = os.pidfd_open(self.pid)
+        except OSError as error:
+            if error.errno not in {errno.ESRCH, errno.EINVAL}:  # EINVAL: the number is that of a thread by now
+                raise
+            yield None
+            return
+        try:
+            yield fd if self._is_same() else None
+        finally:
+            os.close(fd)
+
+    def _is_same(self) -> bool:
+        try:
+            stat = _stat(self.pid)
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        started_then = int(stat[STAT_START]) == self.start_ticks and boot_id() == self.boot_id
+        return started_then and stat[STAT_STATE] not in GONE
+
+
+def boot_id() -> str:
+    """What names this boot of the machine: start times count from it."""
+    return BOOT_ID.read_text("ascii").strip()
+
+
+def _stat(pid: int) -> list[str]:
+    # The name, in parentheses, may hold blanks and parentheses; nothing after it does.
+    return Path(f"/proc/{pid}/stat").read_text("utf-8", errors="replace").rpartition(")")[2].split()
+
+
+def identify(pid: int) -> ProcessId:
+    """Returns the identity of a process that is certainly there, such as a child not yet collected."""
+    return ProcessId(pid, int(_stat(pid)[STAT_START]), boot_id())
+
+
+def spawn(
+    argv: Sequence[str], *, log: Path, environ: Mapping[str, str] | None = None, dies_with_parent: bool = False
+) -> ProcessId:
+    """Starts a program in a session of its own, so that no terminal's Ctrl-C reaches it.
+
+    Its output is added to ``log``. ``argv[0]`` is a path. With ``dies_with_parent`` the kernel kills it when the *thread* that called this ends.
+    """
+    if dies_with_parent:
+        if not Path(SETPRIV).exists():
+            raise MissingError(f"{SETPRIV} is missing. Debian 12: apt-get install util-linux")
+        argv = [SETPRIV, "--pdeathsig", "KILL", "--", *argv]
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        pid = os.posix_spawn(
+            argv[0],
+            list(argv),
+            dict(os.environ if environ is None else environ),
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, output, 1),
+                (os.POSIX_SPAWN_DUP2, output, 2),
+            ],
+            setsid=True,
+        )
+    finally:
+        os.close(output)
+    return identify(pid)

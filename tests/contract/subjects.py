@@ -1,0 +1,84 @@
+"""The stores and wrappers that the contract suite holds to the law, and how each is opened.
+
+A truth is what outlives its faces: files, a cluster, memory. Every face of one truth is a ``Store`` as one process
+would have it. A new store joins the suite by one more ``Truth`` in ``SUBJECTS``.
+"""
+
+import asyncio
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Protocol
+
+from shards.caches.local import LocalCache
+from shards.contract import Store
+from shards.stores.embedded import EmbeddedStore, prepare, shard_path
+from shards.wrappers.bounded import BoundedStore
+from shards.wrappers.cached import CachedStore
+from shards.wrappers.observed import ObservedStore
+from tests.support.memory_store import MemoryStore
+from tests.support.observers import Notes
+
+
+class Truth(Protocol):
+    """One shard, empty at first."""
+
+    async def face(self) -> Store:
+        """Another store upon the same truth, to be closed by ``close``."""
+
+    async def close(self) -> None:
+        """Closes all faces and clears the truth away."""
+
+
+class EmbeddedTruth:
+    """A data directory with one shard."""
+
+    def __init__(self) -> None:
+        self._directory = Path(tempfile.mkdtemp(prefix="crest-contract-"))
+        self._faces: list[Store] = []
+        os.close(prepare(self._directory, 1))
+
+    async def face(self) -> Store:
+        """A store with connections of its own, as another process would have."""
+        store = await EmbeddedStore.open(shard_path(self._directory, 0))
+        self._faces.append(store)
+        return store
+
+    async def close(self) -> None:
+        """Closes the files and removes them."""
+        await asyncio.gather(*(face.close() for face in self._faces))
+        shutil.rmtree(self._directory)
+
+
+class WrappedTruth(EmbeddedTruth):
+    """A data directory seen through every wrapper, as a server's workers see it."""
+
+    async def face(self) -> Store:
+        """A store with cache, observer and bounds of its own."""
+        observer = Notes()
+        observed = ObservedStore(await super().face(), shard=0, observer=observer)
+        cache = LocalCache(rows_max=1_000, bytes_max=1 << 20, ttl_s=60.0)
+        return BoundedStore(CachedStore(observed, cache, observer), reads_max=10_000)
+
+
+class MemoryTruth:
+    """The memory store that other suites build upon: it must keep the law that they rely on."""
+
+    def __init__(self) -> None:
+        self._store = MemoryStore()
+
+    async def face(self) -> Store:
+        """The one store there is."""
+        return self._store
+
+    async def close(self) -> None:
+        """Nothing to do."""
+
+
+SUBJECTS: Final[dict[str, Callable[[], Truth]]] = {
+    "embedded": EmbeddedTruth,
+    "embedded-wrapped": WrappedTruth,
+    "memory": MemoryTruth,
+}
