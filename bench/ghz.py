@@ -23,7 +23,7 @@ VERSION: Final = "v0.121.0"
 """Pinned: ``@latest`` resolves to a release of 2021."""
 
 BINARY: Final = ROOT / ".tools" / "bin" / "ghz"
-CALL: Final = "orders.v1.OrderService.CreateOrder"
+CALL: Final = "orders.v1.OrderService/CreateOrder"
 
 _INSTALL_TIMEOUT_S: Final = 600
 _SETUP_TIMEOUT_S: Final = 60
