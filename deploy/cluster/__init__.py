@@ -1,7 +1,7 @@
 """A development cluster on loopback addresses: Cassandra shards and a Redis Cluster, from Maven Central and Debian.
 
-Tests use ``Cluster(ClusterSpec(...), folder)`` with its ``up`` and ``down``; ``python -m deploy.cluster`` is the same for
-people. Imports nothing of the service, which may be pointed at any cluster.
+Tests use ``Cluster(ClusterSpec(...), folder)`` with its ``up`` and ``down``; people ``python -m deploy.cluster``.
+Nothing of the service is imported, which may be pointed at any cluster.
 """
 
 from deploy.cluster.cassandra import DATA_CENTRE, CassandraNode

@@ -76,6 +76,9 @@ def up(  # noqa: PLR0913  # typer reads the signature: a parameter is an option
         CommitLogSync | None, typer.Option(help="When Cassandra answers a write. [new clusters: group]")
     ] = None,
     heap_mib: Annotated[int | None, typer.Option(help="Heap of each JVM. [new clusters: 1024]")] = None,
+    quick_start: Annotated[
+        bool | None, typer.Option(help="Boot on half the CPU time and serve slower. [new clusters: no]")
+    ] = None,
     redis: Annotated[bool | None, typer.Option(help="With a Redis Cluster. [new clusters: yes]")] = None,
     first_address: Annotated[str | None, typer.Option(help="Loopback address of the first node.")] = None,
     cql_port: Annotated[int | None, typer.Option(help="[new clusters: 9042]")] = None,
@@ -90,6 +93,7 @@ def up(  # noqa: PLR0913  # typer reads the signature: a parameter is an option
         "replicas": replicas,
         "commit_log_sync": commit_log_sync,
         "heap_mib": heap_mib,
+        "quick_start": quick_start,
         "redis": redis,
         "first_address": first_address,
         "cql_port": cql_port,

@@ -206,6 +206,7 @@ def command(
         "-XX:+UseParallelGC",
         "-XX:+PerfDisableSharedMem",
         "-XX:+ExitOnOutOfMemoryError",
+        *(("-XX:TieredStopAtLevel=1",) if spec.quick_start else ()),
         *opened,
         f"-javaagent:{jamm}",
         *(f"-D{name}={value}" for name, value in properties.items()),

@@ -114,7 +114,8 @@ def spawn(
 ) -> ProcessId:
     """Starts a program in a session of its own, so that no terminal's Ctrl-C reaches it.
 
-    Its output is added to ``log``. ``argv[0]`` is a path. With ``dies_with_parent`` the kernel kills it when the *thread* that called this ends.
+    Its output is added to ``log``. ``argv[0]`` is a path. With ``dies_with_parent`` the kernel kills it when the
+    *thread* that called this ends.
     """
     if dies_with_parent:
         if not Path(SETPRIV).exists():

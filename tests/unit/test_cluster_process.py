@@ -1,0 +1,87 @@
+"""Processes that are recorded, found again, and ended without hitting another."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.cluster.process import ProcessId, identify, spawn
+from tests.support.deadlines import eventually
+
+
+@pytest.fixture
+def sleeper(tmp_path: Path) -> Iterator[ProcessId]:
+    """A process that does nothing for a minute."""
+    process = spawn(["/bin/sleep", "60"], log=tmp_path / "log")
+    yield process
+    process.send(signal.SIGKILL)
+    assert process.wait(10)
+
+
+def test_a_process_is_known_by_more_than_its_pid(sleeper: ProcessId) -> None:
+    """A pid of another start time or another boot is somebody else's: not alive, and no signal reaches it."""
+    for other in (
+        dataclasses.replace(sleeper, start_ticks=sleeper.start_ticks + 1),
+        dataclasses.replace(sleeper, boot_id="another boot"),
+    ):
+        assert not other.alive()
+        assert not other.send(signal.SIGKILL)
+        assert other.wait(0)
+    assert sleeper.alive()
+    assert not sleeper.wait(0)
+
+
+def test_a_process_is_paused_and_goes_on(sleeper: ProcessId) -> None:
+    """SIGSTOP pauses a process, which stays alive, and SIGCONT lets it go on."""
+    sleeper.send(signal.SIGSTOP)
+    eventually(sleeper.paused, "paused")
+    assert sleeper.alive()
+    sleeper.send(signal.SIGCONT)
+    eventually(lambda: not sleeper.paused(), "goes on")
+
+
+def test_an_ended_process_is_not_alive_before_it_is_collected(sleeper: ProcessId) -> None:
+    """A process that has ended counts as gone, and waiting for it collects it."""
+    os.kill(sleeper.pid, signal.SIGKILL)
+    assert sleeper.wait(10)
+    assert not sleeper.alive()
+    assert not sleeper.send(signal.SIGTERM)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(sleeper.pid, os.WNOHANG)
+
+
+def test_what_it_prints_is_kept(tmp_path: Path) -> None:
+    """Both outputs are added to the log, and input is empty."""
+    for word in ("one", "two"):
+        process = spawn(["/bin/sh", "-c", f"cat; echo {word}; echo {word} >&2"], log=tmp_path / "log")
+        assert process.wait(10)
+    assert (tmp_path / "log").read_text() == "one\none\ntwo\ntwo\n"
+
+
+def test_a_node_of_a_test_dies_with_the_test(tmp_path: Path) -> None:
+    """A process that is to die with its parent is killed by the kernel when that is killed."""
+    code = (
+        "import sys; from pathlib import Path; from deploy.cluster.process import spawn;"
+        f"log = Path({str(tmp_path / 'log')!r});"
+        "print(spawn(['/bin/sleep', '60'], log=log, dies_with_parent=True).pid, flush=True);"
+        "sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    ) as parent:
+        assert parent.stdout is not None
+        orphan = identify(int(parent.stdout.readline()))
+        # The program replaces setpriv only after the wish is set.
+        eventually(lambda: Path(f"/proc/{orphan.pid}/comm").read_text() == "sleep\n", "setpriv became sleep")
+        assert orphan.alive()
+        parent.kill()
+        assert orphan.wait(10)
