@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from shards.caches.local import LocalCache
-from shards.contract import Cache, Observer, Store
+from shards.contract import Cache, Observer, Store, StoreError
 from shards.lanes import Lanes
 from shards.routing import Router, Shard
+from shards.settings import CassandraSettings, SettingsError, TopologyFile, load
+from shards.stores.cassandra import CassandraStore, open_topology_store
 from shards.stores.embedded import EmbeddedStore, datadir
 from shards.stores.embedded.control import EmbeddedTopologyStore
 from shards.topology import Topology
@@ -19,8 +24,15 @@ from shards.wrappers.cached import CachedStore
 from shards.wrappers.observed import ObservedStore
 from shards.wrappers.seals import Seals
 
-STORES: Final = ("embedded",)
+STORES: Final = ("embedded", "cassandra")
 """What ``StorageSettings.store`` may be."""
+
+_CONNECT_WAIT_S: Final = 3.0
+"""How long a worker's start waits for a cluster; its shard is unavailable from then until it is there."""
+
+
+class StorageRefused(StoreError):
+    """The storage is not what the settings say. Nothing was written. The text is one line for the operator."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +43,8 @@ class StorageSettings:
     """Directory of the embedded store."""
     store: str = "embedded"
     """One of ``STORES``."""
+    topology_file: str = ""
+    """Of the store ``cassandra``: the path of the TOML file that names its clusters."""
     shards: int = 4
     """Shards of a directory that is yet to be made."""
     queue_rows_max: int = 4_096
@@ -55,23 +69,30 @@ def prepare(settings: StorageSettings) -> int:
     Returns an inheritable descriptor: the data is ours while any process holds it open. Raises ``StoreError`` with one
     line for the operator.
     """
-    return datadir.prepare(settings.data_dir, settings.shards)
+    if settings.store == "embedded":
+        return datadir.prepare(settings.data_dir, settings.shards)
+    _load_file(settings)
+    # there is nothing on this machine that would have to be ours alone
+    descriptor = os.open(settings.topology_file, os.O_RDONLY)
+    os.set_inheritable(descriptor, True)  # noqa: FBT003  the library's signature
+    return descriptor
 
 
 async def open_router(settings: StorageSettings, observer: Observer) -> Router:
     """Opens every shard for this event loop; ``Router.close`` closes them. Raises ``StoreError``."""
     async with AsyncExitStack() as opening:
-        topology = await _load_topology(settings, opening)
+        if settings.store == "embedded":
+            topology, stores = await _open_embedded(settings, opening)
+        else:
+            topology, stores = await _open_cassandra(_load_file(settings), opening)
         cache = LocalCache(
             rows_max=settings.cache_rows_max, bytes_max=settings.cache_bytes_max, ttl_s=settings.cache_ttl_s
         )
         opening.push_async_callback(cache.close)
         shards: dict[int, Shard] = {}
-        for info in topology.shards:
-            store = await EmbeddedStore.open(datadir.shard_path(settings.data_dir, info.id))
-            opening.push_async_callback(store.close)
-            shards[info.id] = shard_over(store, info.id, cache, settings, observer)
-            opening.push_async_callback(shards[info.id].lanes.close)
+        for shard, store in stores.items():
+            shards[shard] = shard_over(store, shard, cache, settings, observer)
+            opening.push_async_callback(shards[shard].lanes.close)
         return Router(topology, shards, observer, opening.pop_all())
     raise AssertionError  # an exit stack of closers swallows nothing
 
@@ -89,8 +110,41 @@ def shard_over(store: Store, shard: int, cache: Cache, settings: StorageSettings
     )
 
 
-async def _load_topology(settings: StorageSettings, opening: AsyncExitStack) -> Topology:
-    """Returns the topology that is there, or the first one, which every worker that finds none would make alike."""
-    store = await EmbeddedTopologyStore.open(datadir.control_path(settings.data_dir))
-    opening.push_async_callback(store.close)
-    return await store.load() or await store.create(Topology.initial(settings.shards))
+async def _open_embedded(settings: StorageSettings, opening: AsyncExitStack) -> tuple[Topology, Mapping[int, Store]]:
+    """Returns the topology and the store of each shard. The first worker that finds no topology makes one."""
+    control = await EmbeddedTopologyStore.open(datadir.control_path(settings.data_dir))
+    opening.push_async_callback(control.close)
+    topology = await control.load() or await control.create(Topology.initial(settings.shards))
+    stores: dict[int, Store] = {}
+    for info in topology.shards:
+        store = await EmbeddedStore.open(datadir.shard_path(settings.data_dir, info.id))
+        opening.push_async_callback(store.close)
+        stores[info.id] = store
+    return topology, stores
+
+
+async def _open_cassandra(file: TopologyFile, opening: AsyncExitStack) -> tuple[Topology, Mapping[int, Store]]:
+    """Returns the topology and the store of each shard, which need not be there yet."""
+    control = await open_topology_store(file.topology, wait_s=_CONNECT_WAIT_S)
+    opening.push_async_callback(control.close)
+    topology = await control.load()
+    if topology is None:
+        if sorted(file.shards) != list(range(len(file.shards))):
+            raise StorageRefused(f"the first topology needs shards 0 to {len(file.shards) - 1} in the topology file")
+        topology = await control.create(Topology.initial(len(file.shards)))
+    if unnamed := [info.id for info in topology.shards if info.id not in file.shards]:
+        raise StorageRefused(f"the topology file does not name shard {', '.join(map(str, unnamed))} of the topology")
+
+    async def open_one(shard: int, settings: CassandraSettings) -> tuple[int, Store]:
+        store = await CassandraStore.open(settings, name=f"shard {shard}", wait_s=_CONNECT_WAIT_S)
+        opening.push_async_callback(store.close)
+        return shard, store
+
+    return topology, dict(await asyncio.gather(*(open_one(info.id, file.shards[info.id]) for info in topology.shards)))
+
+
+def _load_file(settings: StorageSettings) -> TopologyFile:
+    try:
+        return load(Path(settings.topology_file), os.environ)
+    except SettingsError as error:
+        raise StorageRefused(str(error)) from error
