@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import campaign, ghz, load, machine, report
+from bench import campaign, ghz, load, machine, profiling, report
 from bench.subjects import SubjectError
 from bench.summary import Round
 
@@ -73,10 +73,10 @@ def compare(  # noqa: PLR0913  # typer takes each option as a parameter
     report.show(done, facts, _out)
     report.keep(done, facts, plan._asdict() | {"seed": seed, "ghz": ghz.VERSION}, RESULTS / "latest.json")
     _out.print(f"kept in {(RESULTS / 'latest.json').relative_to(ghz.ROOT)}")
+    raise typer.Exit(1 if any(result.stored < result.acknowledged for result in done) else 0)
 
 
-def _run(plan: campaign.Plan, transports: list[str], scratch: Path, seed: int) -> list[Round]:
-    rounds: list[Round] = []
+def _run(plan: campaign.Plan, transports: list[str], scratch: Path, seed: int) -> list[campaign.Result]:
     with Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=_out
     ) as progress:
@@ -91,9 +91,7 @@ def _run(plan: campaign.Plan, transports: list[str], scratch: Path, seed: int) -
                 f"{what:<24} {done.orders_per_s:>8,.0f}/s  p50 {done.p50_ms:.1f} ms  p99 {done.p99_ms:.1f} ms"
             )
 
-        for transport in transports:
-            rounds += campaign.run(plan, transport, scratch, random.Random(seed), tell)
-    return rounds
+        return [campaign.run(plan, transport, scratch, random.Random(seed), tell) for transport in transports]
 
 
 @app.command("ghz", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -113,6 +111,27 @@ def run_ghz(
     _out.print("$ " + " ".join([str(binary.relative_to(ghz.ROOT)), *argv[1:]]), style="dim", markup=False)
     os.chdir(ghz.ROOT)
     os.execv(binary, argv)  # noqa: S606  # the program is ghz from here on: its signals and its exit code
+
+
+@app.command()
+def profile(
+    *,
+    seconds: Annotated[float, typer.Option(min=1, max=60, help="How long samples are taken.")] = 10.0,
+    transport: Annotated[str, typer.Option(help="native or grpcio.")] = "native",
+    rows: Annotated[int, typer.Option(min=1, max=200, help="Rows of each table.")] = 30,
+    host: Annotated[str, typer.Option(help="Loopback address to serve on.")] = "127.0.0.26",
+    port: Annotated[int, typer.Option(min=1025, max=32000, help="First of the ports to use.")] = 20_350,
+) -> None:
+    """Load Crest, look at one worker with py-spy, and tell which lines hold the interpreter's lock."""
+    RESULTS.mkdir(exist_ok=True)
+    try:
+        ghz.ensure()
+        with tempfile.TemporaryDirectory(dir=RESULTS, prefix="run-") as scratch:
+            found = profiling.record(seconds, transport, host, port, Path(scratch))
+    except (ghz.GhzError, SubjectError, profiling.ProfileError) as error:
+        _out.print(str(error), style="red", markup=False)
+        raise typer.Exit(1) from error
+    profiling.show(found, rows, _out)
 
 
 @app.command()

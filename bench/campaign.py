@@ -47,12 +47,24 @@ class Plan(NamedTuple):
         return 2 * (1 + self.closed_rounds + self.open_rounds)
 
 
+class Result(NamedTuple):
+    """What came of one transport."""
+
+    transport: str
+    rounds: list[Round]
+    """Those that count, in order."""
+    acknowledged: int
+    """Orders that Crest acknowledged, the warm-up included."""
+    stored: int
+    """Orders found in a backup of its store afterwards; more where a call ended without an answer, never fewer."""
+
+
 Tell = Callable[[str, Round | None], None]
 """Told what comes next (with None), and what came of it."""
 
 
-def run(plan: Plan, transport: str, scratch: Path, chance: random.Random, tell: Tell) -> list[Round]:
-    """Returns every counted round on one transport, in order. Raises ``GhzError`` and ``SubjectError``."""
+def run(plan: Plan, transport: str, scratch: Path, chance: random.Random, tell: Tell) -> Result:
+    """Runs every round on one transport. Raises ``GhzError`` and ``SubjectError``."""
     with _both(plan, transport, scratch) as pair:
         volley = _Volley(plan, transport, scratch, chance, tell)
         for subject in pair:
@@ -64,7 +76,8 @@ def run(plan: Plan, transport: str, scratch: Path, chance: random.Random, tell: 
         rate = open_loop_rate(rounds)
         for number in range(plan.open_rounds if rate else 0):
             rounds += [volley.fire(subject, "open", plan.round_s, rate) for subject in _turn(pair, number)]
-    return rounds
+        stored = subjects.stored_orders(transport, scratch)
+    return Result(transport, rounds, volley.acknowledged, stored)
 
 
 def open_loop_rate(rounds: Sequence[Round]) -> int:
@@ -92,6 +105,7 @@ class _Volley:
 
     def __init__(self, plan: Plan, transport: str, scratch: Path, chance: random.Random, tell: Tell) -> None:
         self.rates: dict[str, float] = {}
+        self.acknowledged = 1  # the one by which we saw that it serves
         self._plan = plan
         self._transport = transport
         self._scratch = scratch
@@ -136,5 +150,7 @@ class _Volley:
             self.rates[subject.name] = (
                 orders_per_s if loop == "warm-up" else max(self.rates[subject.name], orders_per_s)
             )
+        if subject.name == "crest":
+            self.acknowledged += done.orders - done.repeated
         self._tell(f"{self._transport} {subject.name} {loop}", done)
         return done

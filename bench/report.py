@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from bench.campaign import Result
 from bench.summary import Range, Round, Summary, ratio, summarise
 
 CAVEAT = (
@@ -33,8 +34,9 @@ def of_empty(rounds: Sequence[Round], summary: Summary) -> Range | None:
     return ratio([one for one in of if one.subject == summary.subject], [one for one in of if one.subject == "empty"])
 
 
-def show(rounds: Sequence[Round], facts: Mapping[str, object], console: Console) -> None:
-    """Prints the table."""
+def show(results: Sequence[Result], facts: Mapping[str, object], console: Console) -> None:
+    """Prints the table, and whether every acknowledged order was found in the store."""
+    rounds = [one for result in results for one in result.rounds]
     table = Table(title=f"CreateOrder through ghz, commit {facts['commit']}, {facts['cores']} cores")
     for heading in ("subject", "loop"):
         table.add_column(heading)
@@ -68,10 +70,18 @@ def show(rounds: Sequence[Round], facts: Mapping[str, object], console: Console)
     console.print("closed: callers wait for their answer; open: a fixed rate, so waiting shows", style="dim")
     console.print(f"{facts['cpu']}; fsync {facts['fsync_us']} us; load average {facts['load_average_1m']}", style="dim")
     console.print(CAVEAT, style="dim")
+    for result in results:
+        lost = result.acknowledged - result.stored
+        console.print(
+            f"{result.transport}: {result.acknowledged:,} orders acknowledged, {result.stored:,} in the store"
+            + (f": {lost:,} ARE LOST" if lost > 0 else ""),
+            style="red" if lost > 0 else "",
+        )
 
 
-def keep(rounds: Sequence[Round], facts: Mapping[str, object], settings: Mapping[str, object], path: Path) -> None:
+def keep(results: Sequence[Result], facts: Mapping[str, object], settings: Mapping[str, object], path: Path) -> None:
     """Writes facts, settings, summaries and every round as JSON, whole or not at all."""
+    rounds = [one for result in results for one in result.rounds]
     content = {
         "facts": facts,
         "settings": settings,
@@ -80,6 +90,9 @@ def keep(rounds: Sequence[Round], facts: Mapping[str, object], settings: Mapping
             | {"of_empty": _plain(of_empty(rounds, summary))}
             for summary in summaries(rounds)
         ],
+        "orders": {
+            result.transport: {"acknowledged": result.acknowledged, "stored": result.stored} for result in results
+        },
         "rounds": [one._asdict() for one in rounds],
     }
     path.parent.mkdir(parents=True, exist_ok=True)

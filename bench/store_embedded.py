@@ -1,6 +1,6 @@
 """Measures the embedded store by itself: group commits beside a busy event loop, and two writers on one file.
 
-Run ``python -m bench.store_embedded``; it takes half a minute and prints the tables of the store's ADR.
+Run ``python -m bench.store_embedded`` on a machine with nothing else to do: half a minute, the tables of the ADR.
 """
 
 from __future__ import annotations
@@ -11,26 +11,38 @@ import contextlib
 import multiprocessing
 import os
 import random
+import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NamedTuple
 
 import uvloop
 
-from shards.contract import Row, Verdict
-from shards.keys import key_of, mint_uuid7, order_id_of
+from shards.contract import BUCKET_S, Row, Verdict
+from shards.keys import bucket_of, key_of, mint_uuid7, order_id_of
 from shards.stores.embedded import prepare, shard_path
-from shards.stores.embedded.statements import write
+from shards.stores.embedded.files import Kind, open_file
+from shards.stores.embedded.statements import BEGIN, COMMIT, write
 from shards.stores.embedded.store import EmbeddedStore
 from shards.stores.embedded.writer import Writer
 
 BODY_BYTES = 300
 CUSTOMERS = 1_000_000
-SWITCH_INTERVALS_MS = (5.0, 1.0, 0.5, 0.2)
-BATCHES_ROWS = (1, 16, 64, 256)
+SWITCH_INTERVALS_MS = (5.0, 1.0, 0.5)
+BATCHES_ROWS = (1, 64, 256)
+REPEATS = 3
+SPINNERS = 20  # tasks that keep the loop busy: one turn of the loop takes about a millisecond
+SLICE_STEPS = 3_000
+ONE_ROW = """
+    INSERT INTO orders (order_id, gen, slot, tag, customer, marks, body) SELECT ?, ?, ?, ?, ?, ?, ?
+    WHERE NOT EXISTS (SELECT 1 FROM sealed WHERE bucket = ?) ON CONFLICT DO NOTHING
+"""
 ROWS_READY = 20_000  # made ahead, so that making them is not measured
 
 
@@ -45,26 +57,44 @@ def make_rows(count: int) -> list[Row]:
     return rows
 
 
-def summary(times_s: Iterable[float], seconds: float, rows: int) -> str:
+class Result(NamedTuple):
+    """Commits of one measurement: rows a second, and milliseconds that a commit took."""
+
+    rows_per_s: float
+    p50_ms: float
+    p99_ms: float
+    max_ms: float
+
+
+def summary(times_s: Iterable[float], seconds: float, rows: int) -> Result:
     """Returns rows a second and the distribution of the commits' times."""
     ms = sorted(time_s * 1e3 for time_s in times_s)
-    p50, p99 = ms[len(ms) // 2], ms[len(ms) * 99 // 100]
-    return f"{len(ms) * rows / seconds:>8,.0f} rows/s   p50 {p50:6.2f}   p99 {p99:6.2f}   max {ms[-1]:7.2f} ms"
+    return Result(len(ms) * rows / seconds, ms[len(ms) // 2], ms[len(ms) * 99 // 100], ms[-1])
+
+
+def report(subject: str, rows: int, results: Sequence[Result]) -> None:
+    """Prints the median of each figure over the results."""
+    rate, p50, p99, longest = (statistics.median(figures) for figures in zip(*results, strict=True))
+    print(
+        f"{subject:26} {rows:4} rows a commit {rate:>8,.0f} rows/s   "
+        f"p50 {p50:6.2f}   p99 {p99:6.2f}   max {longest:7.2f} ms",
+        flush=True,
+    )
 
 
 async def spin() -> None:
-    """Keeps the event loop busy with slices of 50 microseconds or so of Python, as servicers do."""
+    """Keeps the event loop busy with slices of Python, as a servicer does."""
     while True:
-        sum(range(2_000))
+        sum(range(SLICE_STEPS))
         await asyncio.sleep(0)
 
 
-async def commits(path: Path, batch_rows: int, seconds: float, *, busy: bool) -> str:
+async def commits(path: Path, batch_rows: int, seconds: float, *, busy: bool) -> Result:
     """Commits one batch after the other and returns the summary."""
     store = await EmbeddedStore.open(path)
     rows = make_rows(ROWS_READY)
     batches = [rows[start : start + batch_rows] for start in range(0, ROWS_READY - batch_rows, batch_rows)]
-    spinning = asyncio.create_task(spin()) if busy else None
+    spinning = [asyncio.create_task(spin()) for _ in range(SPINNERS if busy else 0)]
     times = []
     started = time.perf_counter()
     for batch in batches:
@@ -74,18 +104,56 @@ async def commits(path: Path, batch_rows: int, seconds: float, *, busy: bool) ->
         assert outcomes[0].verdict is Verdict.APPLIED
         if time.perf_counter() - started > seconds:
             break
-    text = summary(times, time.perf_counter() - started, batch_rows)
-    if spinning is not None:
-        spinning.cancel()
+    result = summary(times, time.perf_counter() - started, batch_rows)
+    for task in spinning:
+        task.cancel()
     await store.close()
-    return text
+    return result
+
+
+def shapes(path: Path, batch_rows: int, seconds: float, *, one_statement: bool) -> Result:
+    """Commits on this thread, as one statement or a statement a row, while another thread never yields by itself."""
+    connection = open_file(path, Kind.SHARD)
+    rows = make_rows(ROWS_READY)
+    stop = threading.Event()
+
+    def burn() -> None:
+        while not stop.is_set():
+            sum(range(100))
+
+    burning = threading.Thread(target=burn)
+    burning.start()
+    times = []
+    started = time.perf_counter()
+    for start in range(0, ROWS_READY - batch_rows, batch_rows):
+        batch = rows[start : start + batch_rows]
+        began = time.perf_counter()
+        if one_statement:
+            assert write(connection, batch)
+        else:
+            connection.execute(BEGIN)
+            for (slot, gen, tag, order_id), customer, marks, body in batch:
+                bucket = bucket_of(order_id, BUCKET_S)
+                connection.execute(ONE_ROW, (order_id, gen, slot, tag, customer, marks, body, bucket))
+            connection.execute(COMMIT)
+        times.append(time.perf_counter() - began)
+        if time.perf_counter() - started > seconds:
+            break
+    result = summary(times, time.perf_counter() - started, batch_rows)
+    stop.set()
+    burning.join()
+    connection.close()
+    return result
 
 
 def contend(path: Path, batch_rows: int, seconds: float, locks: str, result: Connection) -> None:
     """Commits through the writer without a pause, and sends the times; one of two processes."""
     writer = Writer(path)
-    turn = contextlib.nullcontext() if locks == "polling" else writer._turn  # noqa: SLF001  # looks inside
+    turns: AbstractContextManager[None] = writer._turns  # noqa: SLF001  # looks inside
     connection = writer._connection  # noqa: SLF001  # looks inside
+    if locks == "polling":
+        turns = contextlib.nullcontext()
+        connection.set_busy_timeout(5_000)
     batches = [make_rows(batch_rows) for _ in range(ROWS_READY // batch_rows)]
     result.send("ready")
     result.recv()
@@ -93,7 +161,7 @@ def contend(path: Path, batch_rows: int, seconds: float, locks: str, result: Con
     ends = time.perf_counter() + seconds
     for batch in batches:
         began = time.perf_counter()
-        with turn:
+        with turns:
             assert write(connection, batch)
         times.append(time.perf_counter() - began)
         if time.perf_counter() > ends:
@@ -102,7 +170,7 @@ def contend(path: Path, batch_rows: int, seconds: float, locks: str, result: Con
     writer.close()
 
 
-def two_writers(path: Path, batch_rows: int, seconds: float, locks: str) -> Sequence[str]:
+def two_writers(path: Path, batch_rows: int, seconds: float, locks: str) -> Sequence[Result]:
     """Runs two processes against one file and returns the summary of each."""
     spawn = multiprocessing.get_context("spawn")
     ends = []
@@ -111,18 +179,19 @@ def two_writers(path: Path, batch_rows: int, seconds: float, locks: str) -> Sequ
         ours, theirs = spawn.Pipe()
         process = spawn.Process(target=contend, args=(path, batch_rows, seconds, locks, theirs))
         process.start()
+        theirs.close()  # so that its death is heard
         ends.append(ours)
         processes.append(process)
     for end in ends:
         end.recv()
     for end in ends:
         end.send("go")
-    texts = []
+    results = []
     for end, process in zip(ends, processes, strict=True):
         times = end.recv()
-        texts.append(summary(times, max(seconds, sum(times)), batch_rows))
+        results.append(summary(times, max(seconds, sum(times)), batch_rows))
         process.join()
-    return texts
+    return results
 
 
 def fresh_file() -> Path:
@@ -135,22 +204,24 @@ def fresh_file() -> Path:
 def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--seconds", type=float, default=1.0, help="length of each measurement (default 1)")
+    parser.add_argument("--seconds", type=float, default=0.5, help="length of each measurement (default 0.5)")
     seconds = parser.parse_args().seconds
     path = fresh_file()
+    for rows in BATCHES_ROWS:
+        report("idle loop", rows, [uvloop.run(commits(path, rows, seconds, busy=False)) for _ in range(REPEATS)])
     for interval_ms in SWITCH_INTERVALS_MS:
         sys.setswitchinterval(interval_ms / 1e3)
-        for busy in (False, True):
-            if not busy and interval_ms != SWITCH_INTERVALS_MS[0]:
-                continue
-            for rows in BATCHES_ROWS:
-                text = uvloop.run(commits(path, rows, seconds, busy=busy))
-                loop = f"busy loop, switch {interval_ms} ms" if busy else "idle loop"
-                print(f"{loop:28} {rows:4} rows a commit {text}", flush=True)
+        for rows in BATCHES_ROWS:
+            results = [uvloop.run(commits(path, rows, seconds, busy=True)) for _ in range(REPEATS)]
+            report(f"busy loop, switch {interval_ms} ms", rows, results)
+        for one_statement in (False, True):
+            results = [shapes(path, 64, seconds, one_statement=one_statement) for _ in range(REPEATS)]
+            report(f"  {'one statement' if one_statement else 'a statement a row'}", 64, results)
     for locks in ("polling", "turns"):
         for rows in (1, 64):
-            for text in two_writers(fresh_file(), rows, seconds, locks):
-                print(f"{'two writers, ' + locks:28} {rows:4} rows a commit {text}", flush=True)
+            first, second = two_writers(fresh_file(), rows, 2 * seconds, locks)
+            report(f"two writers, {locks}", rows, [first])
+            report("", rows, [second])
 
 
 if __name__ == "__main__":

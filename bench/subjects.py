@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from protos.orders.v1 import orders_pb2
 
 READY_TIMEOUT_S: Final = 30.0
 STOP_TIMEOUT_S: Final = 20.0
+BACKUP_TIMEOUT_S: Final = 300.0
 _LOG_LINES: Final = 15
 
 
@@ -69,18 +71,21 @@ class Subject:
     def cpu_s(self) -> float:
         """Returns the processor seconds of all its processes so far, those that have ended included."""
         total = 0.0
-        for root in self._processes:
-            for process in [root, *root.children(recursive=True)]:
-                try:
-                    spent = process.cpu_times()
-                except psutil.NoSuchProcess:
-                    continue  # ended meanwhile: its time has gone to its parent
-                total += spent.user + spent.system + spent.children_user + spent.children_system
+        for process in self.processes():
+            try:
+                spent = process.cpu_times()
+            except psutil.NoSuchProcess:
+                continue  # ended meanwhile: its time has gone to its parent
+            total += spent.user + spent.system + spent.children_user + spent.children_system
         return total
+
+    def processes(self) -> list[psutil.Process]:
+        """Returns all its processes of this moment."""
+        return [process for root in self._processes for process in (root, *_tree(root))]
 
     def stop(self) -> None:
         """Ends it: TERM to the processes we started, then KILL to whatever of their trees is left. Idempotent."""
-        trees = [process for root in self._processes if root.is_running() for process in _tree(root)]
+        trees = self.processes()
         for root in self._processes:
             if root.poll() is None:
                 root.terminate()
@@ -116,7 +121,7 @@ def crest(host: str, port: int, workers: int, transport: str, scratch: Path) -> 
         "metrics-port": port - 1,
         "workers": workers,
         "transport": transport,
-        "data-dir": scratch / f"data-{transport}",
+        "data-dir": _data_dir(scratch, transport),
     }
     command = [sys.executable, "-m", "server", *(f"--{name}={value}" for name, value in settings.items())]
     return Subject("crest", [command], _own(host, port, workers), scratch / f"crest-{transport}.log")
@@ -140,6 +145,21 @@ def empty(host: str, port: int, workers: int, transport: str, scratch: Path, ans
         for worker in range(workers)
     ]
     return Subject("empty", commands, _own(host, port, workers), scratch / f"empty-{transport}.log")
+
+
+def stored_orders(transport: str, scratch: Path) -> int:
+    """Returns the orders in crest's store, by a checked backup of it. Raises ``SubjectError``."""
+    copy = scratch / f"backup-{transport}"
+    command = [sys.executable, "-m", "server", "backup", str(copy), f"--data-dir={_data_dir(scratch, transport)}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=BACKUP_TIMEOUT_S, check=False)
+    if done.returncode:
+        raise SubjectError("the backup failed: " + (done.stderr.strip().splitlines() or ["no output"])[-1])
+    files = json.loads((copy / "manifest.json").read_text(encoding="utf-8"))["files"]
+    return sum(int(file["rows"]) for file in files if file["name"].startswith("shard-"))
+
+
+def _data_dir(scratch: Path, transport: str) -> Path:
+    return scratch / f"data-{transport}"
 
 
 def _own(host: str, port: int, workers: int) -> list[str]:

@@ -6,15 +6,17 @@ process, with another program in it, which has imported nothing of what workers 
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Final, NoReturn, TypeVar
+from typing import Annotated, BinaryIO, Final, NoReturn, TypeVar
 
 import typer
 
+from server.app.jsonl import json_line
 from server.config import ENVIRON_PREFIX, Config, ConfigError, load, settings
 from server.processes import ExitCode, Launch
 from server.worker import storage_settings
@@ -40,9 +42,9 @@ _EPILOG: Final = "\n\n".join(
     ]
 )
 
-_OF_STORAGE: Final = tuple(name for name, (setting, _) in settings().items() if setting.panel == "Storage")
+_WHICH_DATA: Final = ("store", "data_dir")
 
-app: Final = typer.Typer(add_completion=False, rich_markup_mode="rich")
+app: Final = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
 CommandT = TypeVar("CommandT", bound=Callable[..., None])
 
@@ -88,11 +90,83 @@ def serve(context: typer.Context, config: ConfigFile = None, **flags: object) ->
         _become_supervisor(_load(config, flags))
 
 
-def _become_supervisor(config: Config) -> NoReturn:
+Directory = Annotated[Path, typer.Argument(metavar="DIR", show_default=False)]
+
+
+@app.command()
+@_takes_settings(_WHICH_DATA)
+def backup(context: typer.Context, target: Directory, config: ConfigFile = None, **flags: object) -> None:
+    """Copy all orders into the new directory DIR; the server may run meanwhile."""
+    storage = storage_settings(_load_beside(context, config, flags))
+    with _refusing():
+        count = assembly.backup(storage, target)
+    typer.echo(f"{count} orders of {storage.data_dir} are in {target}", err=True)
+
+
+@app.command()
+@_takes_settings(_WHICH_DATA)
+def restore(context: typer.Context, source: Directory, config: ConfigFile = None, **flags: object) -> None:
+    """Check the backup DIR and make a new data directory of it."""
+    storage = storage_settings(_load_beside(context, config, flags))
+    with _refusing():
+        count = assembly.restore(storage, source)
+    typer.echo(f"{count} orders of {source} are in {storage.data_dir}", err=True)
+
+
+@app.command()
+@_takes_settings(_WHICH_DATA)
+def export(
+    context: typer.Context,
+    target: Annotated[Path, typer.Argument(metavar="FILE|-", show_default=False)],
+    config: ConfigFile = None,
+    **flags: object,
+) -> None:
+    """Write all orders into FILE, or for - to standard output, one a line as JSON; the server may run meanwhile."""
+    storage = storage_settings(_load_beside(context, config, flags))
+    with _refusing():
+        if str(target) == "-":
+            count = _write_orders(storage, sys.stdout.buffer)
+        else:
+            partial = target.with_name(target.name + ".partial")
+            with partial.open("wb") as file:
+                count = _write_orders(storage, file)
+            partial.replace(target)  # so that a file of that name is a complete one
+    typer.echo(f"{count} orders of {storage.data_dir}", err=True)
+
+
+def _write_orders(storage: assembly.StorageSettings, file: BinaryIO) -> int:
+    count = 0
+    for row in assembly.iterate_rows(storage):
+        file.write(json_line(row))
+        count += 1
+    file.flush()
+    return count
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """Turns what an operator can mend into one line and an exit code."""
     try:
-        lock_fd = assembly.prepare(storage_settings(config))
+        yield
     except StoreError as error:
         _refuse(error, ExitCode.STORE_REFUSED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains on its way out
+        raise typer.Exit(ExitCode.DEFECT) from None
+    except OSError as error:
+        _refuse(error, ExitCode.USAGE)
+
+
+def _load_beside(context: typer.Context, config: Path | None, flags: Mapping[str, object]) -> Config:
+    """Returns the settings of a command: its own options win over those before its name."""
+    outer_config, outer_flags = context.obj
+    given = {name: value for name, value in flags.items() if value is not None}
+    return _load(config or outer_config, {**outer_flags, **given})
+
+
+def _become_supervisor(config: Config) -> NoReturn:
+    with _refusing():
+        lock_fd = assembly.prepare(storage_settings(config))
     environ = Launch(config=config, lock_fd=lock_fd).environ(os.environ)
     os.execve(sys.executable, [sys.executable, "-m", "server.supervisor"], environ)  # noqa: S606  # no shell is meant
 

@@ -53,7 +53,7 @@ class Setting:
     def allowed(self, kind: type) -> str:
         """Returns in words which values are allowed."""
         if self.choices:
-            return "one of " + ", ".join(self.choices)
+            return ("one of " if len(self.choices) > 1 else "") + ", ".join(self.choices)
         what = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}.get(kind, "a text")
         if self.least is not None and self.most is not None:
             return f"{what} from {self.least:g} to {self.most:.12g}"
@@ -231,6 +231,26 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], toml_path: Pat
     return config
 
 
+def reference() -> str:
+    """Returns the tables of settings in ``docs/operations.md``."""
+    defaults = Config(workers=2)
+    shown = {name: f"`{_as_toml(getattr(defaults, name))}`" for name in settings()}
+    shown |= {"workers": "a core each, at least 2", "advertise_host": "as `host`"}
+    lines: list[str] = []
+    panel = ""
+    for name, (setting, kind) in settings().items():
+        if setting.panel != panel:
+            panel = setting.panel
+            lines += ["", f"### {panel}", "", "| setting | default | allowed | meaning |", "|---|---|---|---|"]
+        lines.append(f"| `{name}` | {shown[name]} | {setting.allowed(kind)} | {setting.text} |")
+    return "\n".join(lines[1:]) + "\n"
+
+
+def _as_toml(value: object) -> str:
+    """Returns a value as it is written in the settings file."""
+    return json.dumps(value, default=str)
+
+
 def _read_toml(path: Path) -> dict[str, object]:
     try:
         with path.open("rb") as file:
@@ -304,3 +324,7 @@ def _check_together(config: Config) -> None:
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+if __name__ == "__main__":
+    print(reference(), end="")  # noqa: T201  # for the manual

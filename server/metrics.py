@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -51,7 +51,7 @@ CALLER_CALLS: Final = Definition(
     "crest_caller_calls_total",
     "counter",
     ("caller_id",),
-    f"Calls by x-caller-id; beyond {CALLERS_MAX} callers a worker counts the others as {OTHER_CALLERS}.",
+    f"Calls by `x-caller-id`; beyond {CALLERS_MAX} callers a worker counts the others as {OTHER_CALLERS}.",
 )
 QUEUE_ROWS: Final = Definition(
     "crest_queue_rows", "gauge", ("shard",), "Rows that wait or are under way in the lanes of a shard."
@@ -63,7 +63,7 @@ STORE_CALL_SECONDS: Final = Definition(
     "crest_store_call_seconds",
     "histogram",
     ("shard", "operation"),
-    "Time of a call to a shard's store; operation is commit, read, list or seal.",
+    "Time of a call to a shard's store; `operation` is commit, read, list or seal.",
     _CALL_S,
 )
 STORE_ERRORS: Final = Definition(
@@ -82,7 +82,7 @@ LOOP_LAG_SECONDS: Final = Definition(
     "crest_loop_lag_seconds",
     "histogram",
     ("worker",),
-    "How late the event loop of a worker woke up, four times a second; at 3 s (stall_timeout_s) it is killed.",
+    "How late the event loop of a worker woke up, four times a second; at 3 s (`stall_timeout_s`) it is killed.",
     (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0),
 )
 WORKER_STATE: Final = Definition(
@@ -231,9 +231,56 @@ def _histogram(of: Definition, registry: CollectorRegistry) -> Histogram:
     return Histogram(of.name, of.text, of.labels, registry=registry, buckets=of.buckets)
 
 
-def reference(catalog: Sequence[Definition] = CATALOG) -> str:
-    """Returns the table of ``docs/metrics.md``."""
+def page() -> str:
+    """Returns ``docs/metrics.md``."""
     rows = [
-        f"| `{of.name}` | {of.kind} | {', '.join(f'`{label}`' for label in of.labels)} | {of.text} |" for of in catalog
+        f"| `{of.name}` | {of.kind} | {', '.join(f'`{label}`' for label in of.labels)} | {of.text} |" for of in CATALOG
     ]
-    return "\n".join(["| metric | kind | labels | meaning |", "|---|---|---|---|", *rows]) + "\n"
+    return "\n".join([_HEAD, "| metric | kind | labels | meaning |", "|---|---|---|---|", *rows, _TAIL])
+
+
+_HEAD: Final = """# Metrics
+
+This page is printed by `python -m server.metrics`; a test keeps it so.
+
+`http://HOST:9464/metrics` (`metrics_port`) answers for all workers together, in the Prometheus text format or, when
+asked for, OpenMetrics. A process of its own answers, so a busy or dead worker does not hold it up. Counters and
+histograms go on when a worker is killed or replaced, and begin anew with the server. Gauges are written four times a
+second, and those of a worker that is gone are gone, too.
+
+`/healthz` beside it answers 200 while any worker serves and 503 otherwise, with the state of each as JSON.
+"""
+
+_TAIL: Final = """
+## Questions and their queries
+
+```promql
+# calls a second, per method
+sum by (method) (rate(crest_call_seconds_count[1m]))
+
+# failures a second, per method and code
+sum by (method, code) (rate(crest_call_seconds_count{code!="OK"}[1m]))
+
+# p99 of each method, in the worker
+histogram_quantile(0.99, sum by (method, le) (rate(crest_call_seconds_bucket[1m])))
+
+# orders a commit: the more, the cheaper each
+sum(rate(crest_batch_rows_sum[1m])) / sum(rate(crest_batch_rows_count[1m]))
+
+# rows that wait for a shard; callers are refused at queue_rows_max in a worker
+crest_queue_rows
+
+# share of cached reads that the cache answers
+sum(rate(crest_cache_events_total{event="hit"}[1m])) / sum(rate(crest_cache_events_total{event=~"hit|miss"}[1m]))
+
+# an event loop in trouble: late by more than 100 ms once in a hundred times
+histogram_quantile(0.99, sum by (worker, le) (rate(crest_loop_lag_seconds_bucket[1m]))) > 0.1
+
+# a worker that keeps dying
+increase(crest_worker_restarts_total[10m]) > 3
+```
+"""
+
+
+if __name__ == "__main__":
+    print(page(), end="")  # noqa: T201  # the page is the product

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from shards.caches.local import LocalCache
-from shards.contract import Cache, Observer, Store, StoreError
+from shards.contract import Cache, Observer, Row, Store, StoreError
 from shards.lanes import Lanes
 from shards.routing import Router, Shard
 from shards.settings import CassandraSettings, SettingsError, TopologyFile, load
+from shards.stores import embedded
 from shards.stores.cassandra import CassandraStore, open_topology_store
 from shards.stores.embedded import EmbeddedStore, datadir
 from shards.stores.embedded.control import EmbeddedTopologyStore
@@ -76,6 +77,27 @@ def prepare(settings: StorageSettings) -> int:
     descriptor = os.open(settings.topology_file, os.O_RDONLY)
     os.set_inheritable(descriptor, True)  # noqa: FBT003  the library's signature
     return descriptor
+
+
+def backup(settings: StorageSettings, target: Path) -> int:
+    """Copies all that is stored into the directory ``target``, also while it is served; returns the number of orders.
+
+    Blocks. Raises ``StoreError`` with one line for the operator, as the next two do.
+    """
+    _must_be_embedded(settings)
+    return embedded.backup(settings.data_dir, target)
+
+
+def restore(settings: StorageSettings, source: Path) -> int:
+    """Makes a data directory, where none is, of a backup that it checks first; returns the number of orders. Blocks."""
+    _must_be_embedded(settings)
+    return embedded.restore(source, settings.data_dir)
+
+
+def iterate_rows(settings: StorageSettings) -> Iterator[Row]:
+    """Yields the row of every order, also while they are served; see ``embedded.iterate_rows``. Blocks."""
+    _must_be_embedded(settings)
+    return embedded.iterate_rows(settings.data_dir)
 
 
 async def open_router(settings: StorageSettings, observer: Observer) -> Router:
@@ -141,6 +163,11 @@ async def _open_cassandra(file: TopologyFile, opening: AsyncExitStack) -> tuple[
         return shard, store
 
     return topology, dict(await asyncio.gather(*(open_one(info.id, file.shards[info.id]) for info in topology.shards)))
+
+
+def _must_be_embedded(settings: StorageSettings) -> None:
+    if settings.store != "embedded":
+        raise StorageRefused(f"the store {settings.store} is backed up with its own tools: nodetool snapshot")
 
 
 def _load_file(settings: StorageSettings) -> TopologyFile:

@@ -92,21 +92,30 @@ class CassandraNode(Node):
 
     def probe(self) -> str | None:
         """Whether it answers a handshake and a query on its own tables."""
-        return self._query("SELECT key FROM system.local", cql.Consistency.ONE)
-
-    def probe_ring(self) -> str | None:
-        """Whether it reaches every node of its ring: a read that all three must answer. True of a node alone."""
-        if self._spec.replicas == 1:
-            return self.probe()
-        return self._query(RING_QUERY, cql.Consistency.ALL)
-
-    def _query(self, text: str, consistency: cql.Consistency) -> str | None:
         try:
             with self.connect() as connection:
-                connection.query(text, consistency)
+                connection.query("SELECT key FROM system.local")
         except cql.CqlError as error:
             return str(error)
         return None
+
+    def probe_ring(self) -> str | None:
+        """Whether it serves, reaches every node of its ring, and all of them know the same schema.
+
+        Before that a CREATE may be lost, and after one a write may fail.
+        """
+        if self._spec.replicas == 1:
+            return self.probe()
+        try:
+            with self.connect() as connection:
+                connection.query(RING_QUERY, cql.Consistency.ALL)  # a read that all three must answer
+                schemas = connection.query("SELECT schema_version FROM system.local")
+                schemas += connection.query("SELECT schema_version FROM system.peers_v2")
+        except cql.CqlError as error:
+            return str(error)
+        if len(schemas) != self._spec.replicas:
+            return f"it knows {len(schemas) - 1} peers of {self._spec.replicas - 1}"
+        return None if len(set(schemas)) == 1 else "the nodes do not agree on a schema yet"
 
     def _prepare(self) -> Sequence[str]:
         java, jars = self._class_path()

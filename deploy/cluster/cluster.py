@@ -19,7 +19,7 @@ from deploy.cluster.spec import ClusterSpec
 from deploy.cluster.state import Made, StateDirectory
 
 READY_TIMEOUT_S: Final = 300.0
-"""For each step of ``up``: three JVMs that start together on two idle cores take 15 s, on busy ones they took 70."""
+"""For each step of ``up``: three JVMs that started together on two busy cores took 70 s."""
 
 STOP_GRACE_S: Final = 20.0
 """For nodes to write down what they hold in memory; what they do not in time is in the commit log anyway."""
@@ -52,6 +52,7 @@ class Cluster:
         def class_path() -> tuple[str, Sequence[Path]]:
             return jars.java(), jars.ensure(jars_directory or jars.default_directory())
 
+        self._class_path: Final = class_path
         self.cassandra: Final = tuple(
             CassandraNode(spec, place, at / place.name, class_path=class_path, dies_with_parent=dies_with_parent)
             for place in spec.cassandra
@@ -108,8 +109,11 @@ class Cluster:
         """
         with self.state.held():
             made = self._agreed(self.state.load())
+            # What is missing is installed, fetched or told before anything starts.
             if any(not node.alive for node in self.redis):
-                redis.server()  # what is missing is told before anything starts
+                redis.server()
+            if any(not node.alive for node in self.cassandra):
+                self._class_path()
             self.state.save(made)
             started = self._start(made, timeout_s)
             if self.redis and not made.redis_formed:

@@ -24,9 +24,6 @@ STAT_STATE: Final = 0
 STAT_START: Final = 19
 """Positions in /proc/PID/stat after the name: proc(5) counts these 3 and 22."""
 
-GONE: Final = frozenset("ZXx")
-"""States of a process that has ended, collected by its parent or not."""
-
 SETPRIV: Final = "/usr/bin/setpriv"
 """From util-linux; it sets the signal and becomes the program, so that the pid stays."""
 
@@ -42,7 +39,7 @@ class ProcessId:
     def alive(self) -> bool:
         """Whether it runs; paused counts as running."""
         with self._opened() as fd:
-            return fd is not None
+            return fd is not None and not _ended(fd, 0)
 
     def paused(self) -> bool:
         """Whether it is stopped by SIGSTOP."""
@@ -51,7 +48,7 @@ class ProcessId:
     def send(self, number: signal.Signals) -> bool:
         """Sends a signal; False when the process has ended."""
         with self._opened() as fd:
-            if fd is None:
+            if fd is None or _ended(fd, 0):
                 return False
             try:
                 signal.pidfd_send_signal(fd, number)
@@ -62,11 +59,8 @@ class ProcessId:
     def wait(self, timeout_s: float) -> bool:
         """Waits until it has ended; False when the time is over first. Collects it when it is our child."""
         with self._opened() as fd:
-            if fd is not None:
-                poll = select.poll()
-                poll.register(fd, select.POLLIN)
-                if not poll.poll(max(0.0, timeout_s) * 1_000):
-                    return False
+            if fd is not None and not _ended(fd, timeout_s):
+                return False
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.pid, os.WNOHANG)
         return True
@@ -90,8 +84,15 @@ class ProcessId:
             stat = _stat(self.pid)
         except (FileNotFoundError, ProcessLookupError):
             return False
-        started_then = int(stat[STAT_START]) == self.start_ticks and boot_id() == self.boot_id
-        return started_then and stat[STAT_STATE] not in GONE
+        return int(stat[STAT_START]) == self.start_ticks and boot_id() == self.boot_id
+
+
+def _ended(fd: int, timeout_s: float) -> bool:
+    # The handle tells when the last thread has ended, and so every port is free again. The state in /proc says zombie
+    # as soon as the first thread has, while the others of a JVM still hold its sockets.
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(max(0.0, timeout_s) * 1_000))
 
 
 def boot_id() -> str:

@@ -126,8 +126,9 @@ RULES: Final[Mapping[Reason, Rule]] = {
     Reason.STORE_FULL: Rule(
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         "The shard's disk is full. Nothing was written.",
-        "The operator must make room; then retry with the same `request_id`.",
-        retry="later",
+        "The operator must make room; a retry with the same `request_id` tells when.",
+        retry="yes",
+        retry_after_s=5.0,
     ),
     Reason.STORE_UNAVAILABLE: Rule(
         grpc.StatusCode.UNAVAILABLE,
@@ -296,7 +297,7 @@ Items of `BatchCreateOrders` and `SubmitOrders` carry the same content in `Error
 {table}
 
 *Retry*: `yes` with the same `request_id` is always safe, and without one is a new request. `later` means that something
-else must change first: room on a disk, a backup restored, a longer deadline.
+else must change first: a backup restored, a longer deadline.
 
 Not in the table, because the service never sees the call: `CANCELLED` after the caller cancelled or when the grace of a
 stopping worker ended (retry with the same `request_id`), `UNIMPLEMENTED` for a method that does not exist,

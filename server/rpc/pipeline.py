@@ -54,7 +54,7 @@ class Pipeline:
         self._calls = 0
 
     def __repr__(self) -> str:
-        return f"Pipeline(calls={self._calls}, streams={len(self._streams)})"
+        return f"Pipeline(calls={self._calls}, streams={self._streams.count})"
 
     def unary(self, name: str, request_type: type[RequestT], method: UnaryMethod[RequestT, ResponseT]) -> Handler:
         """Returns the handler of a unary method; ``name`` is ``package.Service/Method``."""

@@ -20,8 +20,9 @@ class ReflectionServicer:
     """Tells tools what is served and by which messages."""
 
     def __init__(self, services: Iterable[str]) -> None:
+        self._pool = _pool()
         aio: Any = reflection.aio  # type: ignore[attr-defined]  # missing in the stubs
-        self._stock = aio.ReflectionServicer((*services, NAME_V1, NAME_V1ALPHA), pool=_pool())
+        self._stock = aio.ReflectionServicer((*services, NAME_V1, NAME_V1ALPHA), pool=self._pool)
 
     def services(self, pipeline: Pipeline) -> tuple[Service, Service]:
         """Returns the service under each of its names."""
@@ -42,8 +43,32 @@ class ReflectionServicer:
         self, requests: AsyncIterator[pb.ServerReflectionRequest], _call: Call
     ) -> AsyncGenerator[pb.ServerReflectionResponse, None]:
         """Answers each question in turn."""
-        async for answer in self._stock.ServerReflectionInfo(requests, None):
+        asked = ""
+
+        async def known() -> AsyncGenerator[pb.ServerReflectionRequest, None]:
+            nonlocal asked
+            async for request in requests:
+                asked = request.file_containing_symbol
+                if asked:
+                    request.file_containing_symbol = self._known_symbol(asked)
+                yield request
+
+        async for answer in self._stock.ServerReflectionInfo(known(), None):
+            if asked:
+                answer.original_request.file_containing_symbol = asked
             yield answer
+
+    def _known_symbol(self, symbol: str) -> str:
+        """Returns the service of a method, else the symbol itself.
+
+        The protocol allows ``package.Service.Method`` (ghz asks so), and the stock servicer does not know methods.
+        """
+        parent, _, name = symbol.rpartition(".")
+        try:
+            service = self._pool.FindServiceByName(parent)
+        except KeyError:
+            return symbol
+        return parent if name in service.methods_by_name else symbol
 
 
 def _pool() -> descriptor_pool.DescriptorPool:

@@ -64,7 +64,7 @@ def build_services(
     """
     streams = Streams()
     log = CallLog(lambda slot: router.topology.slot_shards[slot])
-    pipeline = Pipeline(observer or NullObserver(), log, streams)
+    pipeline = Pipeline(NullObserver() if observer is None else observer, log, streams)
     own = [
         OrderServicer(orders, Creates(orders, log)).service(pipeline),
         TopologyServicer(router, fleet).service(pipeline),

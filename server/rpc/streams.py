@@ -22,7 +22,9 @@ class Streams:
         self._cancelled: set[StreamTask] = set()
         self.ending = False
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
+        """How many there are."""
         return len(self._calls)
 
     def enter(self, call: Call) -> StreamTask:

@@ -1,6 +1,6 @@
 """Log lines of the supervisor, in the shape of ``server.logs``, with nothing but the standard library.
 
-Fields beside the event are given as ``log.info("event", extra={"fields": {...}})``.
+Facts are given as attributes of the record, as everywhere: ``LOG.info("event", extra=fields(child="worker-0"))``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Final
 
 LOG: Final = logging.getLogger("crest.supervisor")
 
+_OF_EVERY_RECORD: Final = frozenset({*vars(logging.makeLogRecord({})), "message", "asctime"})
+
 
 def configure(log_format: str, level: str) -> None:
     """Sends this process's lines to standard error, as ``console`` or ``json``; ``auto`` looks for a terminal."""
@@ -22,14 +24,13 @@ def configure(log_format: str, level: str) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
-def fields(**values: object) -> dict[str, dict[str, object]]:
-    """Returns fields of a line, as the ``extra`` of a logging call."""
-    return {"fields": values}
+def fields(**values: object) -> dict[str, object]:
+    """Returns the facts of a line, as the ``extra`` of a logging call."""
+    return values
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
-    values: dict[str, object] = getattr(record, "fields", {})
-    return values
+    return {name: value for name, value in vars(record).items() if name not in _OF_EVERY_RECORD}
 
 
 class _Json(logging.Formatter):

@@ -29,6 +29,8 @@ KILL_SLACK_S: Final = 2.0
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
+_EXIT_NAMES: Final = {code.value: code.name for code in ExitCode}
+
 _STATES: Final = {Phase.STARTING: State.STARTING, Phase.SERVING: State.SERVING}
 
 
@@ -175,7 +177,9 @@ class Supervisor:
             case Phase.DRAINING if in_phase_s >= config.drain_wait_s + config.drain_grace_s + KILL_SLACK_S:
                 LOG.error("killing a child that does not end", extra=fields(child=child.name, pid=child.pid))
                 child.kill(now_s)
-            case Phase.SERVING | Phase.DRAINING if silent_s >= config.stall_timeout_s - ABORT_LEAD_S:
+            case Phase.SERVING | Phase.DRAINING if (
+                child.was_ready and silent_s >= config.stall_timeout_s - ABORT_LEAD_S
+            ):
                 child.abort(now_s, f"its event loop has not answered for {silent_s:.1f} s")
             case Phase.ABORTING if in_phase_s >= ABORT_LEAD_S:
                 child.kill(now_s)
@@ -305,4 +309,4 @@ def _ended(status: int) -> str:
     """Returns an exit status in words."""
     if status < 0:
         return signal.Signals(-status).name
-    return ExitCode(status).name if status in set(ExitCode) else f"exit code {status}"
+    return _EXIT_NAMES.get(status, f"exit code {status}")

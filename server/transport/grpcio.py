@@ -8,8 +8,11 @@ import grpc
 
 from server.rpc.pipeline import Service
 from server.transport.seam import (
+    KEEPALIVE_S,
+    KEEPALIVE_TIMEOUT_S,
     MESSAGE_BYTES_MAX,
     METADATA_BYTES_MAX,
+    PING_S_MIN,
     STREAMS_PER_CONNECTION_MAX,
     BindError,
 )
@@ -24,6 +27,9 @@ def options(*, reuse_port: bool) -> list[tuple[str, int]]:
         # both, or core refuses calls at random between the two
         ("grpc.max_metadata_size", METADATA_BYTES_MAX),
         ("grpc.absolute_max_metadata_size", METADATA_BYTES_MAX),
+        ("grpc.keepalive_time_ms", KEEPALIVE_S * 1000),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_S * 1000),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_S_MIN * 1000),
         ("grpc.enable_channelz", 1),  # costs counters; whether it is served is decided by the services
     ]
 

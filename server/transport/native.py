@@ -1,7 +1,9 @@
 """The native transport: ``pygrpc-native``, whose HTTP/2 runs in threads of its own, outside the interpreter.
 
 It serves unary calls and server streams; what streams both ways goes to a grpcio server behind it, on a Unix socket.
-Plaintext only. We stand on its low-level front and not on its stand-in for ``grpc.aio``, because that one ties up a
+Plaintext only, and without a limit on a message before it is here, so callers that may be hostile belong on grpcio.
+
+We stand on its low-level front and not on its stand-in for ``grpc.aio``, because that one ties up a
 thread for every stream whose reader is slow, and cuts the last answers when it stops.
 """
 
@@ -26,7 +28,14 @@ from server.rpc.errors import Refusal, refusal_of
 from server.rpc.pipeline import Service
 from server.rpc.streams import shutting_down
 from server.transport.grpcio import GrpcioServer
-from server.transport.seam import MESSAGE_BYTES_MAX, METADATA_BYTES_MAX, STREAMS_PER_CONNECTION_MAX, BindError
+from server.transport.seam import (
+    KEEPALIVE_S,
+    KEEPALIVE_TIMEOUT_S,
+    MESSAGE_BYTES_MAX,
+    METADATA_BYTES_MAX,
+    STREAMS_PER_CONNECTION_MAX,
+    BindError,
+)
 
 IO_THREADS: Final = 1
 """For HTTP/2, beside the interpreter's. One carries several times what the interpreter can answer."""
@@ -36,6 +45,9 @@ EVENTS_MAX: Final = 256
 
 LINGER_S: Final = 0.25
 """Between the last answer and closing: the front has no sign for "sent", and closes without looking."""
+
+LOOK_S: Final = 0.05
+"""How often a server that stops looks whether callers have left."""
 
 FULL_WAIT_S: Final = 0.002
 """First wait for a stream whose reader is behind; doubles up to ``FULL_WAIT_S_MAX``. The front has no sign for it."""
@@ -111,6 +123,9 @@ class NativeServer:
                 io_threads=IO_THREADS,
                 call_details=True,
                 delay_stream_headers=True,
+                keepalive_time_ms=KEEPALIVE_S * 1000,
+                keepalive_timeout_ms=KEEPALIVE_TIMEOUT_S * 1000,
+                keepalive_permit_without_calls=False,
                 max_concurrent_streams=STREAMS_PER_CONNECTION_MAX,
                 max_metadata_size=METADATA_BYTES_MAX,
                 reuse_port=reuse_port,
@@ -126,6 +141,9 @@ class NativeServer:
         self._idle = threading.Semaphore(0)
         self._waker = threading.Thread(target=self._wake, name="native-waker", daemon=True)
         self._stopping: asyncio.Task[None] | None = None
+        self._refusing = False
+        self._taken = 0
+        """Calls so far."""
 
     def __repr__(self) -> str:
         return f"NativeServer(port={self.port}, calls={len(self._calls)})"
@@ -143,12 +161,20 @@ class NativeServer:
         self._idle.release()
 
     async def stop(self, grace_s: float) -> None:
-        """Takes no new calls, waits up to ``grace_s`` for those under way, then cuts them. Idempotent."""
+        """Waits for callers to leave and for calls to end, in all up to ``grace_s``, then cuts them. Idempotent.
+
+        The front cannot tell callers to go elsewhere (GOAWAY), and accepts connections until it closes. So calls that
+        still come are served in the first half of the grace, until none has for a moment; only then they are refused.
+        """
         if self._stopping is None:
             self._stopping = asyncio.create_task(self._stop(grace_s))
         await asyncio.shield(self._stopping)
 
     async def _stop(self, grace_s: float) -> None:
+        started = time.monotonic()
+        await self._until_quiet(started + grace_s / 2)
+        self._refusing = True
+        grace_s = max(0.0, started + grace_s - time.monotonic())
         behind = asyncio.create_task(self._behind.stop(grace_s))
         tasks = [call.task for call in self._calls.values() if call.task is not None]
         if tasks:
@@ -169,6 +195,16 @@ class NativeServer:
             if self._waker.is_alive():
                 await self._loop.run_in_executor(closing, self._waker.join)
         shutil.rmtree(self._directory, ignore_errors=True)
+
+    async def _until_quiet(self, deadline: float) -> None:
+        """Returns as soon as there was no call for ``LINGER_S``, or at the deadline."""
+        taken, quiet_since = -1, 0.0
+        while (now := time.monotonic()) < deadline:
+            if self._calls or self._taken != taken:
+                taken, quiet_since = self._taken, now
+            elif now - quiet_since >= LINGER_S:
+                return
+            await asyncio.sleep(LOOK_S)
 
     def _wake(self) -> None:
         """Waits for events in a thread while the loop finds none; the loop takes all that follow by itself."""
@@ -197,9 +233,10 @@ class NativeServer:
                     gone.task.cancel()
                 continue
             call = _Call(self._front, call_id, details)
-            if self._stopping is not None:
+            if self._refusing:
                 call.fail(_STOPPING)
                 continue
+            self._taken += 1
             self._calls[call_id] = call
             _, streaming, method = self._methods[method_id]
             call.task = create_task(self._run(call, payload, method, streaming=streaming))

@@ -14,6 +14,15 @@ STREAMS_PER_CONNECTION_MAX: Final = 1_024
 METADATA_BYTES_MAX: Final = 16 * 1024
 """Of a request; above it the call is refused. What grpcio takes by default."""
 
+KEEPALIVE_S: Final = 60
+"""A connection with calls that has been silent so long is asked whether its caller lives: watches have no deadline."""
+
+KEEPALIVE_TIMEOUT_S: Final = 20
+"""So long it may take to answer; then the connection is closed and its calls are cancelled."""
+
+PING_S_MIN: Final = 10
+"""Callers may ask as often as this; grpcio's default of five minutes cuts off those with a usual keepalive."""
+
 
 class Kind(enum.Enum):
     """The transports by the names of the setting."""
@@ -43,4 +52,7 @@ class TransportServer(Protocol):
         """Begins to serve."""
 
     async def stop(self, grace_s: float) -> None:
-        """Takes no new calls, waits up to ``grace_s`` for those under way, then cancels them. Idempotent."""
+        """Turns new calls away, waits up to ``grace_s`` for those under way, then cuts them. Idempotent.
+
+        A caller whose call was cut sees CANCELLED or UNAVAILABLE, and learns by the same request id what became of it.
+        """

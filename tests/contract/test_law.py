@@ -211,13 +211,14 @@ async def test_reads_beside_writes_never_go_back(store: Store, other: Store) -> 
             (found,) = await other.read([row.key], STRONG)
             assert found is not None
             seen.append(found.version)
+            await asyncio.sleep(0)  # sleep: a store that never waits gives others no turn
 
     watching = asyncio.create_task(watch())
     version = row
     for _ in range(29):
         version = next_version(version)
         await store.commit([version])
-        await asyncio.sleep(0)  # sleep: lets a store without a disk's delays give others a turn
+        await asyncio.sleep(0)  # sleep: as above
     await watching
     assert seen == sorted(seen)
 
@@ -242,7 +243,7 @@ async def test_sealed_bucket_takes_no_new_order(store: Store, other: Store) -> N
     for face in (store, other):
         assert await face.commit([late]) == [Outcome(Verdict.SEALED)]
         assert await face.commit([there]) == [Outcome(Verdict.CLASH, there)]
-    rows = [late, next_version(there), later, next_version(late)]
+    rows = [late, next_version(there), later, next_version(new_row("none", request_id=old_request_id(9)))]
     assert verdicts(await settle(other, rows)) == [
         Verdict.SEALED,
         Verdict.APPLIED,

@@ -22,8 +22,8 @@ CONFIG = Config(
     metrics_port=20190,
     workers=2,
     log_format="json",
-    stall_timeout_s=2.0,
-    boot_timeout_s=20.0,
+    stall_timeout_s=3.0,
+    boot_timeout_s=60.0,
     drain_wait_s=0.0,
     drain_grace_s=5.0,
 )

@@ -93,8 +93,24 @@ async def test_reflection_describes_every_service_it_lists(worker: RpcWorker, na
         assert service in {f"{file.package}.{described.name}" for file in files for described in file.service}
 
 
+@pytest.mark.parametrize("symbol", ["orders.v1.OrderService.CreateOrder", "orders.v1.Order", "orders.v1.Order.State"])
+async def test_reflection_finds_methods_and_types(worker: RpcWorker, symbol: str) -> None:
+    """A method, as ghz asks for it, is found like a message or an enum, and the answer repeats the question."""
+    answer = await reflect(worker, REFLECTIONS[0], file_containing_symbol=symbol)
+    first = descriptor_pb2.FileDescriptorProto.FromString(answer.file_descriptor_response.file_descriptor_proto[0])
+    assert first.name == "protos/orders/v1/orders.proto" or first.package == "orders.v1"
+    assert answer.original_request.file_containing_symbol == symbol
+
+
 @pytest.mark.parametrize(
-    "question", [{"file_by_filename": "nothing.proto"}, {"file_containing_symbol": "nothing"}, {}], ids=str
+    "question",
+    [
+        {"file_by_filename": "nothing.proto"},
+        {"file_containing_symbol": "nothing"},
+        {"file_containing_symbol": "orders.v1.OrderService.Nothing"},
+        {},
+    ],
+    ids=str,
 )
 async def test_reflection_says_so_when_it_does_not_know(worker: RpcWorker, question: dict[str, str]) -> None:
     """A question without an answer is answered by an error in the message, and the stream is fine."""

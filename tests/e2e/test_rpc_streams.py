@@ -269,6 +269,16 @@ async def test_stopping_finishes_the_calls_under_way(kind: Kind, settings: assem
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
+async def test_the_native_server_serves_until_callers_have_left(settings: assembly.StorageSettings) -> None:
+    """Since it cannot send callers away, a native server that stops answers those that still come, then ends."""
+    async with asyncio.timeout(60), rpc_worker(Kind.NATIVE, settings) as worker:
+        stopping = asyncio.create_task(worker.server.stop(50.0))
+        for _ in range(20):
+            assert (await worker.orders.CreateOrder(a_create())).order.order_id
+        assert not stopping.done()
+        await stopping
+
+
 async def test_calls_that_outlive_the_grace_are_cut(kind: Kind, settings: assembly.StorageSettings) -> None:
     """After the grace calls still under way are cut, with a code that a caller retries by the same request id."""
     gated: list[GatedRouter] = []
@@ -299,3 +309,24 @@ async def test_readers_who_do_not_read_hold_up_nobody(worker: RpcWorker) -> None
     assert (await worker.orders.CreateOrder(a_create())).order.order_id
     worker.services.end_streams()
     await worker.server.stop(0.5)
+
+
+async def test_a_slow_reader_skips_and_catches_up(worker: RpcWorker) -> None:
+    """Who stops reading misses states in between, is held in no queue, and finds the present one when it reads on."""
+    watch: Any = worker.channel.unary_stream(
+        "/topology.v1.TopologyService/WatchTopology",
+        response_deserializer=topology_pb2.WatchTopologyResponse.FromString,
+    )
+    call = watch(b"")
+    await first_of(call)
+    changes = 1000
+    for i in range(1, changes + 1):
+        worker.fleet.update([WorkerInfo(i, "127.0.0.1:50052", WorkerState.SERVING)] * 200)
+        await asyncio.sleep(0)
+        if i % 100 == 0:
+            await worker.topology.GetTopology(topology_pb2.GetTopologyRequest())
+    seen = [0]
+    while seen[-1] != changes:
+        seen.append((await first_of(call)).topology.workers[0].id)
+    assert seen == sorted(set(seen))
+    assert len(seen) < changes

@@ -34,6 +34,8 @@ class Crest(ServerProcess):
                 *(sys.executable, "-m", "server"),
                 *("--host", host, "--port", str(port), "--metrics-port", str(self.metrics_port)),
                 *("--data-dir", str(data_dir), "--drain-wait-s", "0.5"),
+                # a machine that is busy with other tests is slow, and that is not what these are about
+                *("--boot-timeout-s", "90", "--stall-timeout-s", "30"),
                 *flags,
             ],
             {},
@@ -81,10 +83,10 @@ def create_request(customer_id: str = "customer-1", request_id: bytes | None = N
         request_id=format_uuid(request_id or mint_uuid7()),
         customer_id=customer_id,
         currency_code="EUR",
-        lines=[{"sku": "sku-1", "quantity": 2, "unit_price_minor": 995}],
+        lines=[orders_pb2.OrderLine(sku="sku-1", quantity=2, unit_price_minor=995)],
     )
 
 
 def orders(channel: grpc.aio.Channel) -> "orders_pb2_grpc.OrderServiceAsyncStub":
     """Returns the stub of the order service."""
-    return orders_pb2_grpc.OrderServiceStub(channel)  # type: ignore[return-value,arg-type]  # the stub of a channel's kind
+    return orders_pb2_grpc.OrderServiceStub(channel)

@@ -111,7 +111,7 @@ async def rpc_worker(
             yield RpcWorker(services, server, router, fleet, channel)
     finally:
         services.end_streams()
-        await server.stop(5.0)
+        await server.stop(0.0)
         await orders.close()
         await router.close()
 

@@ -57,7 +57,7 @@ class ServerProcess:
         if not ended_by_itself:
             self.signal(signal.SIGTERM)
             try:
-                self._process.wait(20)
+                self._process.wait(30)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
@@ -107,7 +107,7 @@ class ServerProcess:
         wanted = {"event": event, **fields}
         return [line for line in list(self.lines) if all(line.get(name) == value for name, value in wanted.items())]
 
-    def wait_logged(self, event: str, count: int = 1, timeout_s: float = 20.0, **fields: object) -> list[Line]:
+    def wait_logged(self, event: str, count: int = 1, timeout_s: float = 60.0, **fields: object) -> list[Line]:
         """Returns such lines as soon as there are ``count``; fails when the server ends without them."""
 
         def probe() -> list[Line] | None:
@@ -131,7 +131,7 @@ class ServerProcess:
         assert isinstance(pid, int)
         return pid
 
-    def wait_exit(self, timeout_s: float = 30.0) -> int:
+    def wait_exit(self, timeout_s: float = 60.0) -> int:
         """Returns the exit code, or minus the signal, when the supervisor has ended and its log is read."""
         self.children()
         code = self._process.wait(timeout_s)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from bench import ghz, load
 from bench.campaign import open_loop_rate
 from bench.ghz import Call, GhzError, read_report
+from bench.profiling import read_samples
 from bench.summary import Range, Round, measure, percentile, ratio, spread, summarise
 from protos.orders.v1 import orders_pb2
 from shards.keys import parse_uuid7
@@ -114,3 +115,22 @@ def test_shipped_configurations_differ_in_the_proto_only(name: str) -> None:
         key: config[key] for key in config.keys() - {"proto", "import-paths"}
     }
     assert (ghz.ROOT / other["proto"]).exists()
+
+
+def test_samples_count_for_our_innermost_line() -> None:
+    """A sample counts for the innermost line of our code, whatever that called, and for its file."""
+    profile = read_samples(
+        [
+            "main (server/worker.py:9);write (shards/lanes.py:5);put (queue.py:1) 3",
+            "main (server/worker.py:9);write (shards/lanes.py:6) 1",
+            "thread (7): waker;get (threading.py:3) 2",
+            "",
+        ]
+    )
+    assert profile.samples == 6
+    assert profile.places == {
+        "write (shards/lanes.py:5)": 3,
+        "write (shards/lanes.py:6)": 1,
+        "outside of our code": 2,
+    }
+    assert profile.modules == {"shards/lanes.py": 4, "outside of our code": 2}

@@ -55,6 +55,20 @@ def test_an_ended_process_is_not_alive_before_it_is_collected(sleeper: ProcessId
         os.waitpid(sleeper.pid, os.WNOHANG)
 
 
+def test_a_process_is_alive_while_any_thread_is(tmp_path: Path) -> None:
+    """A process whose first thread has ended is alive, and can be killed, while another one runs on."""
+    code = (
+        "import ctypes, threading; threading.Thread(target=threading.Event().wait).start();"
+        "ctypes.CDLL(None).pthread_exit(None)"
+    )
+    process = spawn([sys.executable, "-c", code], log=tmp_path / "log")
+    eventually(lambda: Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z", "half gone")
+    assert process.alive()
+    assert not process.wait(0)
+    assert process.send(signal.SIGKILL)
+    assert process.wait(10)
+
+
 def test_what_it_prints_is_kept(tmp_path: Path) -> None:
     """Both outputs are added to the log, and input is empty."""
     for word in ("one", "two"):

@@ -141,6 +141,19 @@ def test_redis_is_told_its_place() -> None:
     assert {"bind 127.0.0.9", "port 6403", "cluster-port 6503", "cluster-enabled yes", "appendonly yes"} <= set(told)
 
 
+def test_the_containers_are_of_the_same_cluster() -> None:
+    """The compose file takes the version, the addresses and the ports that the default cluster has."""
+    compose = (Path(cassandra.__file__).parents[1] / "compose.yaml").read_text()
+    (version,) = (name for name in jars.expected() if name.startswith("cassandra-all-"))
+    assert f"image: cassandra:{version.removeprefix('cassandra-all-').removesuffix('.jar')}\n" in compose
+    spec = ClusterSpec()
+    for place in spec.cassandra:
+        assert f"CASSANDRA_LISTEN_ADDRESS: {place.address}\n" in compose
+        assert f'CREST_JMX_PORT: "{place.jmx_port}"' in compose
+    assert all(f"{spec.first_address}:{port}" in compose for port in spec.redis_ports)
+    assert "commitlog_sync: group\n" in compose
+
+
 def test_the_jars_are_recorded_with_one_cassandra() -> None:
     """The recorded jars hold the Cassandra that the pom asks for, and each checksum is a SHA-256."""
     recorded = jars.expected()
@@ -165,7 +178,7 @@ def test_a_damaged_jar_is_found(tmp_path: Path) -> None:
     ("script", "told"),
     [
         ("echo '[ERROR] Could not transfer artifact'; echo '[ERROR] see above'; exit 1", "Could not transfer artifact"),
-        ("mkdir -p ${5#*=} && echo swapped > ${5#*=}/a.jar", "a.jar other than recorded"),
+        ("mkdir -p ${6#*=} && echo swapped > ${6#*=}/a.jar", "a.jar other than recorded"),
         ("exit 1", "it said nothing"),
     ],
 )
@@ -173,7 +186,7 @@ def test_maven_fails_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """A Maven that fails, or brings something else, becomes one clear line, and what was cached stays."""
     tools = tmp_path / "bin"
     tools.mkdir()
-    (tools / "mvn").write_text(f'#!/bin/sh\nshift; set -- x "$@"\n{script}\n')
+    (tools / "mvn").write_text(f"#!/bin/sh\n{script}\n")
     (tools / "mvn").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
     cache = tmp_path / "jars"
@@ -182,7 +195,24 @@ def test_maven_fails_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ClusterError, match=told) as caught:
         jars.ensure(cache, checksums={"a.jar": hashlib.sha256(b"new").hexdigest()})
     assert "\n" not in str(caught.value)
+    assert (cache / "a.jar").read_text() == "old"
+
+
+def test_what_maven_brings_replaces_what_was_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A damaged cache is fetched again, once, and then found right without Maven."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "mvn").write_text("#!/bin/sh\nmkdir -p ${6#*=} && printf new > ${6#*=}/a.jar\n")
+    (tools / "mvn").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
+    cache = tmp_path / "jars"
+    cache.mkdir()
+    (cache / "stray.jar").write_text("old")
+    checksums = {"a.jar": hashlib.sha256(b"new").hexdigest()}
+    assert jars.ensure(cache, checksums=checksums) == (cache / "a.jar",)
     assert [path.name for path in cache.iterdir()] == ["a.jar"]
+    (tools / "mvn").write_text("#!/bin/sh\nexit 1\n")
+    assert jars.ensure(cache, checksums=checksums) == (cache / "a.jar",)
 
 
 def test_maven_missing_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,9 @@ def test_quotas_follow_weights(of: dict[int, int]) -> None:
     assert sum(given_out.values()) == SLOTS
     for shard, weight in of.items():
         assert abs(given_out[shard] - SLOTS * weight / total) <= 1 / 2 + len(of) / 2 * weight / total + 1e-9
+    for weight in set(of.values()):
+        equals = [given_out[shard] for shard in of if of[shard] == weight]
+        assert max(equals) - min(equals) <= 1
 
 
 @given(st.sets(st.integers(0, 10_000), min_size=1, max_size=200), st.integers(1, 9))

@@ -5,7 +5,7 @@
     LOCK                            held (flock) while a supervisor or any of its workers lives; names the supervisor
     control.db                      identity of the directory, number of shards, topology
     shard-0.db, shard-1.db ...      the orders; -wal and -shm beside them while they are open
-    shard-0.db.turn, .next ...      locks by which writers take turns
+    shard-0.db.gate ...             locks by which writers take turns
 
 Every shard's file carries the identity of its directory and its number, so that files of different directories,
 or of one directory in another order, are noticed before they are served.

@@ -31,6 +31,10 @@ _NOTHING_WRITTEN: Final[tuple[tuple[type[apsw.Error], type[StoreError], str], ..
 )
 
 
+VALUE_ERRORS: Final = (UnicodeEncodeError, TypeError, ValueError, OverflowError)
+"""What the driver raises for a value that it cannot even hand to SQLite, such as a customer that is no valid text."""
+
+
 class DataDirError(StoreError):
     """A data directory, a file of it or a backup cannot be used. The text is one line for the operator."""
 
@@ -54,6 +58,11 @@ class DataDirFull(DataDirError, Full):
 def extended_result(error: apsw.Error) -> int:
     """Returns SQLite's extended result code, or 0 for an error of the driver itself."""
     return int(getattr(error, "extendedresult", 0))  # missing from the driver's type stubs
+
+
+def invalid(error: Exception, path: Path) -> Invalid:
+    """Returns the contract's error for one of ``VALUE_ERRORS``; raise it ``from`` the original."""
+    return Invalid(f"{path.name}: a value that the store cannot take ({error})")
 
 
 def store_error(error: apsw.Error, path: Path) -> StoreError:

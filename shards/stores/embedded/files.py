@@ -9,6 +9,7 @@ a row is the length of its marks and is stored nowhere else.
 from __future__ import annotations
 
 import enum
+import os
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +25,7 @@ SQLITE_VERSION_MIN: Final = (3, 51, 3)
 
 _PAGE_BYTES: Final = 4096
 _CACHE_KIB: Final = 16 * 1024
-_BUSY_TIMEOUT_MS: Final = 5000  # a net only: writers take turns before they meet SQLite's lock
+_BUSY_TIMEOUT_MS: Final = 5000  # for opening and recovering; writers of shards wait as ``turns`` says
 _CHECKPOINT_PAGES: Final = 8192
 """Pages (32 MiB) in the log before a commit copies them into the file: the index is dirtied at random, and a page
 dirtied often between two checkpoints is copied once. Measured: 1,000 pages halve the rate of a file of 300,000 rows."""
@@ -115,6 +116,8 @@ def open_file(path: Path, kind: Kind, *, immutable: bool = False) -> apsw.Connec
     check_sqlite()
     if not path.is_file():
         raise DataDirCorrupt(f"{path}: the file is missing; restore it from a backup")
+    if not immutable and not os.access(path, os.W_OK):  # SQLite would fall back to reading without a word
+        raise DataDirError(f"{path}: the file is read-only")
     try:
         if immutable:
             connection = apsw.Connection(
@@ -130,8 +133,6 @@ def open_file(path: Path, kind: Kind, *, immutable: bool = False) -> apsw.Connec
         connection.set_busy_timeout(_BUSY_TIMEOUT_MS)  # first of all: others may be opening or recovering it
         _check_header(connection, path, kind)
         if not immutable:
-            if connection.readonly("main"):  # SQLite falls back to it without a word
-                raise DataDirError(f"{path}: the file is read-only")  # noqa: TRY301  # it closes the connection on its way
             _configure(connection, path)
     except apsw.Error as error:
         connection.close()

@@ -11,7 +11,7 @@ import apsw
 from shards.contract import Row
 from shards.keys import Key
 from shards.stores.embedded import statements
-from shards.stores.embedded.errors import store_error
+from shards.stores.embedded.errors import VALUE_ERRORS, invalid, store_error
 from shards.stores.embedded.files import Kind, open_file
 from shards.stores.embedded.threads import Job
 
@@ -61,6 +61,9 @@ class Reader:
                 job.answer = statements.list_customer(self._connection, *page)
             except apsw.Error as error:
                 self._fail([job], error)
+            except VALUE_ERRORS as error:
+                job.error = invalid(error, self._path)
+                job.error.__cause__ = error
 
     def close(self) -> None:
         """Lets go of the file."""
@@ -74,6 +77,5 @@ class Reader:
 
     def _fail(self, jobs: Sequence[ReadJob], error: apsw.Error) -> None:
         for job in jobs:
-            told = store_error(error, self._path)
-            told.__cause__ = error
-            job.error = told
+            job.error = store_error(error, self._path)
+            job.error.__cause__ = error

@@ -30,6 +30,7 @@ _ABOVE_ALL_IDS: Final = b"\xff" * 17
 BEGIN: Final = "BEGIN IMMEDIATE"
 COMMIT: Final = "COMMIT"
 ROLLBACK: Final = "ROLLBACK"
+SETTLE: Final = "INSERT OR REPLACE INTO about VALUES ('settled', hex(randomblob(8)))"
 SEAL: Final = "INSERT INTO sealed VALUES (?) ON CONFLICT DO NOTHING"
 SEALED_AMONG: Final = "SELECT bucket FROM sealed WHERE bucket IN carray(?)"
 COUNT: Final = "SELECT count(*) FROM orders"

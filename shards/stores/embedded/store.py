@@ -14,7 +14,7 @@ from shards.stores.embedded.reader import Page, Reader
 from shards.stores.embedded.reader import Question as ReadQuestion
 from shards.stores.embedded.threads import ConnectionThread
 from shards.stores.embedded.writer import Question as WriteQuestion
-from shards.stores.embedded.writer import Writer
+from shards.stores.embedded.writer import Settle, Writer
 
 _LIMITS: Final = CommitLimits(rows_max=statements.ROWS_MAX, bytes_max=4 * 1024 * 1024, in_flight_max=1)
 _WRITES_MAX: Final = 64  # commits and seals waiting for the thread; lanes keep to in_flight_max, seals come on top
@@ -32,8 +32,9 @@ class EmbeddedStore(Store):
     def __init__(self, path: Path, writer: Writer, reader: Reader) -> None:
         """Takes over the two sides of the file; ``open`` is the way to get here."""
         self._path: Final = path
+        self._writer: Final = writer
         self._writes: Final[ConnectionThread[WriteQuestion, Sequence[Outcome]]] = ConnectionThread(
-            f"{path.name} writer", writer.work, writer.close, jobs_max=_WRITES_MAX
+            f"{path.name} writer", writer.work, writer.close, jobs_max=_WRITES_MAX, taken_max=1
         )
         self._reads: Final[ConnectionThread[ReadQuestion, Sequence[Row | None]]] = ConnectionThread(
             f"{path.name} reader", reader.work, reader.close, jobs_max=_READS_MAX
@@ -64,8 +65,10 @@ class EmbeddedStore(Store):
         _check(rows)
         return await self._writes.ask(rows)
 
-    async def read(self, keys: Sequence[Key], consistency: Consistency) -> Sequence[Row | None]:  # noqa: ARG002  # all reads are strong
-        """See ``Store.read``. Reads of both consistencies are linearizable."""
+    async def read(self, keys: Sequence[Key], consistency: Consistency) -> Sequence[Row | None]:
+        """See ``Store.read``. Reads of both consistencies are linearizable; only STRONG ones settle (law 5)."""
+        if consistency is Consistency.STRONG and self._writer.in_doubt:
+            await self._writes.ask(Settle.IT)
         return await self._reads.ask(keys) if keys else ()
 
     async def list_customer(

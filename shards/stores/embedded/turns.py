@@ -1,54 +1,69 @@
-"""Turns: writers of several processes go one after the other, and who waits is next.
+"""Turns: writers of several processes share SQLite's one write lock, and none of them starves.
 
-SQLite alone lets a waiting writer poll, with pauses that grow to 100 ms, so a busy process starves the others. Two
-advisory locks (``flock``) make a queue of it: *turn* is held while writing, *next* while waiting for the turn. A writer
-that has just let go of its turn and wants another finds *next* taken by whoever waited, and lines up behind.
+SQLite alone lets a waiting writer poll with pauses that grow to 100 ms, so that a busy process shuts out the others for
+as long as it is busy. Here the pauses stay short, and a writer whose patience ends shuts the *gate* that every writer
+passes before it begins: those inside finish, nobody new comes in, and the next poll succeeds.
 
-The kernel frees both when their holder dies, however it dies. They are files of their own: closing any descriptor of
-the database itself would drop SQLite's POSIX locks on it.
+The gate is a lock (``flock``) that is held only by whoever starves. A queue of locks held around every commit would be
+fairer still, and slower: its holder waits for the interpreter lock twice, with all other processes behind it. SQLite
+takes and frees its own lock inside one call, without the interpreter.
+
+The kernel opens the gate when who shut it dies, however it dies. It is a file of its own: closing any descriptor of the
+database itself would drop SQLite's POSIX locks on it.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import time
 from pathlib import Path
 from types import TracebackType
+from typing import Final
+
+POLL_S: Final = 0.0005
+"""Pause between two tries for SQLite's lock: about the length of one commit."""
+
+PATIENCE_POLLS: Final = 12
+"""Tries (6 ms and more) after which the gate is shut. Others commit meanwhile, so this is the price of fairness."""
+
+POLLS_MAX: Final = 10_000
+"""Tries (5 s and more) after which SQLite reports BUSY: then somebody holds the lock who does not let go."""
 
 
-class Turn:
-    """The right of one process to write to one file: ``with turn: ...`` waits for it, fairly.
+class Turns:
+    """The gate of one file: ``with turns: ...`` around each write, ``turns.poll`` as the connection's busy handler.
 
-    One thread of a process uses it; not reentrant. Raises ``OSError`` from the constructor when a lock file cannot be
-    opened. The wait itself has no timeout, because a holder that stops is ended by the supervisor.
+    One thread uses it; not reentrant. Raises ``OSError`` when the lock file cannot be opened or locked. At the gate
+    itself there is no timeout: who shut it and stops is ended by the supervisor.
     """
 
     def __init__(self, path: Path) -> None:
-        """Opens, and where needed creates, the lock files beside the database ``path``."""
-        self._next = _open(path.with_name(path.name + ".next"))
-        try:
-            self._turn = _open(path.with_name(path.name + ".turn"))
-        except OSError:
-            os.close(self._next)
-            raise
+        """Opens, and where needed creates, the lock file beside the database ``path``."""
+        gate = path.with_name(path.name + ".gate")
+        self._gate: Final = os.open(gate, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._is_shut = False
 
     def __enter__(self) -> None:
-        fcntl.flock(self._next, fcntl.LOCK_EX)
-        try:
-            fcntl.flock(self._turn, fcntl.LOCK_EX)
-        finally:
-            fcntl.flock(self._next, fcntl.LOCK_UN)
+        # Shared: those who pass do not hinder each other, only who has shut the gate hinders them.
+        fcntl.flock(self._gate, fcntl.LOCK_SH)
+        fcntl.flock(self._gate, fcntl.LOCK_UN)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        fcntl.flock(self._turn, fcntl.LOCK_UN)
+        if self._is_shut:
+            self._is_shut = False
+            fcntl.flock(self._gate, fcntl.LOCK_UN)
+
+    def poll(self, polls: int) -> bool:
+        """Waits a little for SQLite's lock, for the ``polls``-th time since 0; False gives up."""
+        if polls >= PATIENCE_POLLS and not self._is_shut:
+            fcntl.flock(self._gate, fcntl.LOCK_EX)
+            self._is_shut = True
+        time.sleep(POLL_S)
+        return polls < POLLS_MAX
 
     def close(self) -> None:
-        """Closes the lock files, and so lets go of what is held."""
-        os.close(self._next)
-        os.close(self._turn)
-
-
-def _open(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """Closes the lock file, and so opens the gate."""
+        os.close(self._gate)

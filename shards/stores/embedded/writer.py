@@ -2,66 +2,107 @@
 
 from __future__ import annotations
 
+import contextlib
+import enum
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import apsw
 
-from shards.contract import APPLIED, BUCKET_S, MARK_BYTES, SEALED, Invalid, Outcome, Row, StoreError, Verdict
+from shards.contract import (
+    APPLIED,
+    BUCKET_S,
+    MARK_BYTES,
+    SEALED,
+    Invalid,
+    Outcome,
+    Row,
+    StoreError,
+    Unavailable,
+    Verdict,
+)
 from shards.keys import bucket_of
 from shards.stores.embedded import statements
-from shards.stores.embedded.errors import data_dir_error, store_error
+from shards.stores.embedded.errors import VALUE_ERRORS, data_dir_error, invalid, store_error
 from shards.stores.embedded.files import Kind, open_file
 from shards.stores.embedded.threads import Job
-from shards.stores.embedded.turns import Turn
+from shards.stores.embedded.turns import Turns
 
-Question = Sequence[Row] | int
-"""Rows to commit, or the number of a bucket to seal."""
+
+class Settle(enum.Enum):
+    """A question without content."""
+
+    IT = "settle"
+
+
+Question = Sequence[Row] | int | Settle
+"""Rows to commit, or the number of a bucket to seal, or the wish to know that nothing is in doubt."""
 
 
 class Writer:
-    """The writing side of one file. All methods but the constructor run on the writer's thread."""
+    """The writing side of one file. Its methods run on the writer's thread."""
 
     def __init__(self, path: Path) -> None:
         self._path: Final = path
         self._connection: Final = open_file(path, Kind.SHARD)
         try:
-            self._turn: Final = Turn(path)
+            self._turns: Final = Turns(path)
         except OSError as error:
             self._connection.close()
             raise data_dir_error(error, path) from error
+        self._connection.set_busy_handler(self._turns.poll)
+        self.in_doubt = False
+        """A commit failed half-way. SQLite took it back, but what it left in the log could come to life if every
+        process died now; the next commit writes over it. Until then nobody can say what STRONG reads must (law 5)."""
 
     def work(self, jobs: Sequence[Job[Question, Sequence[Outcome]]]) -> None:
         """Answers each job in turn: the outcome of each row, or nothing for a seal."""
         for job in jobs:
             try:
-                job.answer = self._answer(job.question)
+                with self._turns:
+                    job.answer = self._answer(job.question)
             except StoreError as error:
                 job.error = error
             except apsw.Error as error:
-                told = store_error(error, self._path)
-                told.__cause__ = error
-                job.error = told
-            except (UnicodeEncodeError, TypeError, ValueError, OverflowError) as error:
-                # the driver refused a value before SQLite saw it
-                refused = Invalid(f"{self._path.name}: a value that the store cannot take ({error})")
-                refused.__cause__ = error
-                job.error = refused
+                job.error = store_error(error, self._path)
+                job.error.__cause__ = error
+            except VALUE_ERRORS as error:
+                job.error = invalid(error, self._path)
+                job.error.__cause__ = error
+            except OSError as error:  # of the gate: nothing was written
+                job.error = Unavailable(f"{self._path.name}: no turn to write ({error})")
+                job.error.__cause__ = error
 
     def close(self) -> None:
         """Lets go of the file and the locks."""
         self._connection.close()
-        self._turn.close()
+        self._turns.close()
 
     def _answer(self, question: Question) -> Sequence[Outcome]:
-        with self._turn:
+        if self.in_doubt:
+            self._settle()
+        try:
+            if isinstance(question, Settle):
+                return ()
             if isinstance(question, int):
                 self._connection.execute(statements.SEAL, (question,))
                 return ()
             if statements.write(self._connection, question):
                 return (APPLIED,) * len(question)
             return self._commit_row_by_row(question)
+        except apsw.Error as error:
+            if not isinstance(store_error(error, self._path), Unavailable | Invalid):
+                self.in_doubt = True
+                with contextlib.suppress(apsw.Error):
+                    self._settle()
+            raise
+
+    def _settle(self) -> None:
+        if self._connection.in_transaction:  # not even the rollback succeeded
+            self._connection.execute(statements.ROLLBACK)
+        self._connection.execute(statements.SETTLE)
+        self.in_doubt = False
 
     def _commit_row_by_row(self, rows: Sequence[Row]) -> Sequence[Outcome]:
         """Finds out which rows are refused and commits the others, in one transaction: what it saw stays true."""

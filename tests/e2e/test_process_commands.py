@@ -1,0 +1,59 @@
+"""The commands beside serving: backup, restore and export, while a server writes and after."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from server.processes import ExitCode
+from tests.support.crest import Crest, create_request, orders
+from tests.support.server_process import ROOT
+
+HOST = "127.0.0.23"
+PORT = 20400
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command to its end."""
+    command = [sys.executable, "-m", "server", *arguments]
+    return subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+
+
+async def test_backup_of_a_serving_server_is_restored(tmp_path: Path) -> None:
+    """What was acknowledged before a backup is in it, and a server on the restored data answers it byte for byte."""
+    data, copy, restored = tmp_path / "data", tmp_path / "copy", tmp_path / "restored"
+    requests = [create_request(f"customer-{number}") for number in range(20)]
+    with Crest(HOST, PORT, data) as server:
+        server.wait_serving()
+        async with server.channel() as channel:
+            made = [(await orders(channel).CreateOrder(request, timeout=10)).order for request in requests]
+        backup = run("backup", str(copy), "--data-dir", str(data))
+        assert backup.returncode == ExitCode.STOPPED, backup.stderr
+        assert f"20 orders of {data} are in {copy}" in backup.stderr
+    restore = run("--data-dir", str(restored), "restore", str(copy))
+    assert restore.returncode == ExitCode.STOPPED, restore.stderr
+    with Crest(HOST, PORT, restored) as server:
+        server.wait_serving()
+        async with server.channel() as channel:
+            for request, order in zip(requests, made, strict=True):
+                again = await orders(channel).CreateOrder(request, timeout=10)
+                assert again.replayed
+                assert again.order == order
+        exported = run("export", "-", "--data-dir", str(restored))
+    assert exported.returncode == ExitCode.STOPPED, exported.stderr
+    lines = [json.loads(line) for line in exported.stdout.splitlines()]
+    assert {line["order_id"] for line in lines} == {order.order_id for order in made}
+    assert all(line["state"] == "PENDING" and line["total_minor"] == 1990 for line in lines)
+
+
+@pytest.mark.parametrize("command", ["backup", "restore", "export"])
+def test_missing_data_is_one_line(tmp_path: Path, command: str) -> None:
+    """A command on data or a backup that is not there ends with one line and the exit code for it."""
+    place = str(tmp_path / "there")
+    done = run(command, place, "--data-dir", str(tmp_path / "nowhere"))
+    assert done.returncode == ExitCode.STORE_REFUSED
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("error: ")
+    assert not Path(place).exists()
