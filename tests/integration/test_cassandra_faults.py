@@ -4,6 +4,8 @@ import asyncio
 import dataclasses
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
 
 import pytest
 import pytest_asyncio
@@ -22,6 +24,9 @@ from tests.support.waiting import until
 STRONG = Consistency.STRONG
 READY_S = 90.0
 
+NODES: Final = ThreadPoolExecutor(1, "nodes")
+"""The thread that starts nodes: they end with the thread that started them, and this one stays."""
+
 pytestmark = pytest.mark.timeout(240)
 
 
@@ -30,10 +35,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A node that the tests of this file may do anything to."""
     cluster = small_cluster(tmp_path_factory.mktemp("cassandra"), "127.0.0.42", 20_951)
     try:
-        with cluster:
-            yield cluster
+        NODES.submit(cluster.up).result()
     except MissingError as error:
         pytest.skip(f"no Cassandra: {error}")
+    yield cluster
+    NODES.submit(cluster.down, grace_s=0, wipe=True).result()
 
 
 @pytest_asyncio.fixture(params=DRIVERS)
@@ -41,16 +47,16 @@ async def settings(request: pytest.FixtureRequest, cluster: Cluster) -> AsyncIte
     """An empty keyspace on the node, which runs and is awake, then and afterwards."""
     spec = cluster.spec
     settings = settings_for(spec.first_address, spec.cql_port, request.param, "crest_faults")
-    await asyncio.to_thread(revive, cluster)
+    await revive(cluster)
     await make_empty(settings)
     yield settings
-    await asyncio.to_thread(revive, cluster)
+    await revive(cluster)
 
 
-def revive(cluster: Cluster) -> None:
-    """Starts or wakes the node and waits until it serves."""
+async def revive(cluster: Cluster) -> None:
+    """Starts or wakes the node; returns when it serves."""
     cluster.node(0).resume()
-    cluster.up(timeout_s=READY_S)
+    await asyncio.wrap_future(NODES.submit(cluster.up, timeout_s=READY_S))
 
 
 @pytest_asyncio.fixture
@@ -82,7 +88,7 @@ async def test_store_opens_without_its_cluster_and_comes_up_with_it(
         with pytest.raises(Unavailable, match="shard"):
             await call
     assert time.monotonic() - began < 1, "refused without trying, so it takes no time"
-    await asyncio.to_thread(cluster.up, timeout_s=READY_S)
+    await revive(cluster)
     await until(lambda: commit_anyway(store, row), lambda outcome: outcome is not None, READY_S)
     assert await store.read([row.key], STRONG) == [row]
     await store.close()
@@ -104,7 +110,7 @@ async def test_killed_node_is_unavailable_and_comes_back(cluster: Cluster, store
     await until(refused, lambda kind: kind is Unavailable)
     with pytest.raises(Unavailable):
         await store.read([row.key], Consistency.CACHED)
-    await asyncio.to_thread(cluster.up, timeout_s=READY_S)
+    await revive(cluster)
     assert await until(lambda: commit_anyway(store, row), lambda outcome: outcome is not None, READY_S) == Outcome(
         Verdict.CLASH, row
     )
@@ -151,7 +157,8 @@ async def test_acknowledged_rows_outlive_a_kill_under_load(cluster: Cluster, sto
 
     writers = [asyncio.create_task(write(number)) for number in range(16)]
     await until(count, lambda rows: rows >= 100, READY_S)
-    await asyncio.to_thread(cluster.node(0).restart, READY_S)
+    cluster.node(0).kill()
+    await revive(cluster)
     goal = len(acknowledged) + 100
     await until(count, lambda rows: rows >= goal, READY_S)
     stop = True

@@ -70,11 +70,11 @@ class AcsyllaSession(Session):
         self._closing: asyncio.Future[None] | None = None
 
     @classmethod
-    async def open(cls, settings: CassandraSettings, keyspace: str | None = None) -> AcsyllaSession:
-        """Connects. ``keyspace`` None connects to none. Raises ``StoreError``."""
+    async def open(cls, settings: CassandraSettings) -> AcsyllaSession:
+        """Connects. Raises ``Unavailable``, or ``Invalid`` when there is no such keyspace."""
         cluster = _cluster(settings)
         try:
-            session = await cluster.create_session(keyspace=keyspace)
+            session = await cluster.create_session(keyspace=settings.keyspace)  # what batches are routed by
         except (errors.CassErrorLibUnableToSetKeyspace, errors.CassErrorServerInvalidQuery) as error:
             cluster.destroy()
             raise Invalid(_text(error)) from error

@@ -107,7 +107,7 @@ class Connection:
     async def _try(self) -> Link:
         settings = self._settings
         try:
-            session = await opener(settings)(settings, settings.keyspace)
+            session = await opener(settings)(settings)
         except Invalid as error:
             raise facts.no_schema(settings) from error
         try:
@@ -124,7 +124,7 @@ class Connection:
         return Link(session, statements, found, findings, control)
 
 
-def opener(settings: CassandraSettings) -> Callable[[CassandraSettings, str | None], Awaitable[Session]]:
+def opener(settings: CassandraSettings) -> Callable[[CassandraSettings], Awaitable[Session]]:
     """Returns what opens a session of the driver that the settings name. Imported late: each brings a library."""
     if settings.driver == "acsylla":
         from shards.stores.cassandra.acsylla_session import AcsyllaSession  # noqa: PLC0415

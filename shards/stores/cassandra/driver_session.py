@@ -69,14 +69,11 @@ class DriverSession(Session):
         self._closing: asyncio.Future[None] | None = None
 
     @classmethod
-    async def open(cls, settings: CassandraSettings, keyspace: str | None = None) -> DriverSession:
-        """Connects. ``keyspace`` None connects to none. Raises ``StoreError``."""
+    async def open(cls, settings: CassandraSettings) -> DriverSession:
+        """Connects; the keyspace need not be there. Raises ``Unavailable``."""
         cluster = _cluster(settings)
         try:
-            session = await asyncio.to_thread(cluster.connect, keyspace, wait_for_all_pools=True)
-        except cassandra.InvalidRequest as error:
-            await asyncio.to_thread(cluster.shutdown)
-            raise Invalid(_text(error)) from error
+            session = await asyncio.to_thread(cluster.connect, wait_for_all_pools=True)
         except Exception as error:
             await asyncio.to_thread(cluster.shutdown)
             raise Unavailable(f"{', '.join(settings.contact_points)}: {_text(error)}") from error
