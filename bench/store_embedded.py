@@ -1,6 +1,6 @@
 """Measures the embedded store by itself: group commits beside a busy event loop, and two writers on one file.
 
-Run ``python -m bench.store_embedded`` on a machine with nothing else to do: half a minute, the tables of the ADR.
+Run ``python -m bench.store_embedded`` on a machine with nothing else to do: a minute, the tables of the ADR.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ ONE_ROW = """
     INSERT INTO orders (order_id, gen, slot, tag, customer, marks, body) SELECT ?, ?, ?, ?, ?, ?, ?
     WHERE NOT EXISTS (SELECT 1 FROM sealed WHERE bucket = ?) ON CONFLICT DO NOTHING
 """
+CHECKPOINTS_PAGES = (1_000, 8_192)
 ROWS_READY = 20_000  # made ahead, so that making them is not measured
 
 
@@ -201,12 +202,30 @@ def fresh_file() -> Path:
     return shard_path(directory, 0)
 
 
+def growth(pages: int) -> Result:
+    """Fills a file and returns the last third: how the random index weighs, by the pages between two checkpoints."""
+    connection = open_file(fresh_file(), Kind.SHARD)
+    connection.wal_autocheckpoint(pages)
+    times: list[float] = []
+    for _ in range(3):
+        times.clear()
+        for _ in range(1_500):
+            batch = make_rows(64)
+            began = time.perf_counter()
+            assert write(connection, batch)
+            times.append(time.perf_counter() - began)
+    connection.close()
+    return summary(times, sum(times), 64)
+
+
 def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--seconds", type=float, default=0.5, help="length of each measurement (default 0.5)")
     seconds = parser.parse_args().seconds
     path = fresh_file()
+    for pages in CHECKPOINTS_PAGES:
+        report(f"log of {pages} pages", 64, [growth(pages)])
     for rows in BATCHES_ROWS:
         report("idle loop", rows, [uvloop.run(commits(path, rows, seconds, busy=False)) for _ in range(REPEATS)])
     for interval_ms in SWITCH_INTERVALS_MS:

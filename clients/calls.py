@@ -63,11 +63,18 @@ class Calls:
     async def attempt(
         self, method: UnaryMethod[RequestT, ResponseT], request: RequestT, attempts: Attempts
     ) -> ResponseT:
-        """Makes one attempt; raises OrderError."""
+        """Makes one attempt; raises OrderError.
+
+        The first one fails at once when no worker can be reached. Later ones wait for a worker instead, within their
+        time: as long as nobody is there, asking again and again would only spend attempts and budget.
+        """
         link = await self.link()
+        wait = attempts.failed > 0
         try:
             with link.used():
-                return await method(link)(request, timeout=attempts.timeout_s, metadata=self.metadata)
+                return await method(link)(
+                    request, timeout=attempts.timeout_s, metadata=self.metadata, wait_for_ready=wait
+                )
         except grpc.aio.AioRpcError as failure:
             raise errors.from_rpc(failure) from failure
 
@@ -78,7 +85,8 @@ class Calls:
         link = await self.link()
         timeout = attempts.remaining_s if math.isfinite(attempts.deadline) else None
         with link.used():
-            call = method(link)(request, timeout=timeout, metadata=self.metadata)
+            wait = attempts.failed > 0
+            call = method(link)(request, timeout=timeout, metadata=self.metadata, wait_for_ready=wait)
             try:
                 async for message in call:
                     yield message
@@ -91,7 +99,7 @@ class Calls:
         """Waits before the next attempt, or raises the error when there is none."""
         delay_s = attempts.next_delay_s(error)
         if delay_s is None:
-            raise error
+            raise attempts.telling(error)
         await asyncio.sleep(delay_s)
 
     async def link(self) -> Link:

@@ -38,10 +38,10 @@ _SERVICE_CONFIG: Final = json.dumps(
 _OPTIONS: Final = (
     ("grpc.service_config", _SERVICE_CONFIG),
     ("grpc.enable_retries", 0),  # this library retries, with the request id and the budget that gRPC does not know
-    # A worker that was killed is back in about a second: look for it at that pace, not after gRPC's first 1-20 s.
+    # A worker that was killed is back in a second or two: look for it twice a second, not after gRPC's 1-120 s.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 500),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.max_reconnect_backoff_ms", 500),
     # The largest call is 3 MiB of messages; answers come with as much and their trailers.
     ("grpc.max_receive_message_length", 8 * 1024 * 1024),
     ("grpc.use_local_subchannel_pool", 1),  # a new channel must not inherit the back-off of an old one

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from clients.errors import OrderError
+from clients.errors import DeadlineExceeded, OrderError, Unavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +106,7 @@ class Attempts:
         self.deadline = deadline
         """Absolute, in seconds of the clock; infinity when there is none."""
         self.failed = 0
+        self._unavailable: Unavailable | None = None
 
     @property
     def remaining_s(self) -> float:
@@ -124,6 +125,8 @@ class Attempts:
         """
         self.failed += 1
         error.attempts = self.failed
+        if isinstance(error, Unavailable):
+            self._unavailable = error
         if not error.retryable:
             return None
         if self.failed >= self._policy.attempts_max:
@@ -138,7 +141,18 @@ class Attempts:
             return None
         return delay_s
 
+    def telling(self, error: OrderError) -> OrderError:
+        """Returns the error that tells most about the end: why nobody could be reached, rather than that time is up."""
+        told = self._unavailable
+        if told is None or not isinstance(error, DeadlineExceeded):
+            return error
+        told.attempts = self.failed
+        told.request_id = told.request_id or error.request_id
+        told.add_note(f"gave up after {self.failed} attempts: no answer before the deadline")
+        return told
+
     def progressed(self) -> None:
         """Counts a success; a stream that goes on starts to count its failures anew."""
         self.failed = 0
+        self._unavailable = None
         self._budget.succeeded()

@@ -94,7 +94,7 @@ class Batch:
                     self._results[item.position] = item.failed(error.of(item.request.request_id))
                 delay_s = attempts.next_delay_s(error)
                 if delay_s is None and len(pending) == len(self._items):
-                    raise
+                    raise attempts.telling(error) from error.__cause__
             else:
                 pending, worst = self._settle(pending, answer)
                 if worst is None:
@@ -231,7 +231,8 @@ async def _stream(calls: Calls, window: _Window, attempts: Attempts) -> AsyncGen
     link = await calls.link()
     timeout = attempts.remaining_s if math.isfinite(attempts.deadline) else None
     with link.used():
-        call = link.orders.SubmitOrders(timeout=timeout, metadata=calls.metadata)
+        wait = attempts.failed > 0  # as Calls.attempt
+        call = link.orders.SubmitOrders(timeout=timeout, metadata=calls.metadata, wait_for_ready=wait)
 
         async def send() -> None:
             while not window.is_finished():

@@ -53,7 +53,7 @@ _Address: TypeAlias = Any  # whatever the address family says
 _log: Final = logging.getLogger("crest.exporter")
 
 
-class Fleet(Collector):
+class Workers(Collector):
     """What the supervisor last said of the workers, as metrics."""
 
     def __init__(self) -> None:
@@ -74,11 +74,11 @@ class Fleet(Collector):
 class Answers:
     """What is answered, by path."""
 
-    def __init__(self, metrics_dir: Path, fleet: Fleet) -> None:
+    def __init__(self, metrics_dir: Path, workers: Workers) -> None:
         self._registry = CollectorRegistry()
         MultiProcessCollector(self._registry, path=str(metrics_dir))  # type: ignore[no-untyped-call]  # the library's
-        self._registry.register(fleet)
-        self._fleet = fleet
+        self._registry.register(workers)
+        self._workers = workers
 
     def answer(self, path: str, accept: str) -> tuple[HTTPStatus, str, bytes]:
         """Returns status, content type and body; ``accept`` is the header that chooses a format of metrics."""
@@ -87,15 +87,17 @@ class Answers:
                 encode, content_type = exposition.choose_encoder(accept)
                 return HTTPStatus.OK, content_type, encode(self._registry)
             case "/healthz":
-                workers = {str(worker.id): worker.state.value for worker in self._fleet.control.workers}
-                serves = State.SERVING.value in workers.values()
+                states = {str(worker.id): worker.state.value for worker in self._workers.control.workers}
+                serves = State.SERVING.value in states.values()
                 status = HTTPStatus.OK if serves else HTTPStatus.SERVICE_UNAVAILABLE
-                return status, "application/json", json.dumps({"serving": serves, "workers": workers}).encode() + b"\n"
+                return status, "application/json", json.dumps({"serving": serves, "workers": states}).encode() + b"\n"
             case _:
                 return HTTPStatus.NOT_FOUND, "text/plain", b"here are /metrics and /healthz\n"
 
 
-class _Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
+class HttpServer(socketserver.ThreadingMixIn, http.server.HTTPServer):
+    """Serves ``Answers``, few requests at once. Raises ``OSError`` where it cannot listen."""
+
     daemon_threads = True
     allow_reuse_address = True
     allow_reuse_port = True  # the supervisor holds the port, and a replacement starts beside the one it replaces
@@ -107,11 +109,12 @@ class _Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
-        # HTTPServer looks its own name up, which may ask the network
+        """Binds without looking its own name up, as HTTPServer does, which may ask the network."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     def process_request(self, request: _Request, client_address: _Address) -> None:
+        """Answers in a thread of its own, unless there are too many."""
         if self._free.acquire(blocking=False):
             super().process_request(request, client_address)
         elif isinstance(request, socket.socket):
@@ -119,20 +122,22 @@ class _Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
                 request.sendall(b"HTTP/1.0 503 Busy\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n")
 
     def process_request_thread(self, request: _Request, client_address: _Address) -> None:
+        """Answers, and makes room for the next."""
         try:
             super().process_request_thread(request, client_address)
         finally:
             self._free.release()
 
     def handle_error(self, request: _Request, client_address: _Address) -> None:
+        """Logs a defect; a caller that went away is none of our business."""
         del request, client_address
         error = sys.exc_info()[1]
-        if not isinstance(error, OSError):  # a caller that went away is none of our business
+        if not isinstance(error, OSError):
             _log.error("a request met a defect", exc_info=error)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
-    server: _Server
+    server: HttpServer
     timeout = REQUEST_TIMEOUT_S
     server_version = "crest"
     sys_version = ""
@@ -162,9 +167,9 @@ def main() -> ExitCode:
 
     signal.signal(signal.SIGTERM, ask)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the supervisor acts
-    fleet = Fleet()
+    workers = Workers()
     try:
-        server = _Server((config.host.strip("[]"), config.metrics_port), Answers(launch.metrics_dir, fleet))
+        server = HttpServer((config.host.strip("[]"), config.metrics_port), Answers(launch.metrics_dir, workers))
     except OSError as error:
         _log.error("cannot listen on %s port %s: %s", config.host, config.metrics_port, error.strerror)
         return ExitCode.PORT_TAKEN
@@ -176,7 +181,7 @@ def main() -> ExitCode:
             data = os.read(launch.control_fd, 65536)
             if not data:
                 return ExitCode.CUT
-            fleet.control = controls.feed(data) or fleet.control
+            workers.control = controls.feed(data) or workers.control
         os.write(launch.status_fd, BEAT)
     server.server_close()
     return ExitCode.STOPPED

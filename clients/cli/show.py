@@ -156,10 +156,10 @@ def totals(value: Totals, *, finished: bool, name: str, rejects: str) -> Rendera
         else Text.assemble(("■ ", "yellow"), (name, "bold"), " is loaded in part; the same command continues")
     )
     facts = _facts()
-    parts = [f"{value.created:,} created"]
-    parts += [f"{value.replayed:,} found created by an earlier try"] if value.replayed else []
-    parts += [f"{value.earlier:,} by earlier runs"] if value.earlier else []
-    facts.add_row("Orders", Text.assemble((f"{value.loaded:,}", "bold"), (f"  {', '.join(parts)}", "dim")))
+    parts = [(value.created, "created"), (value.replayed, "found created before"), (value.earlier, "by earlier runs")]
+    shown = [f"{count:,} {what}" for count, what in parts if count]
+    of_which = f"  {', '.join(shown)}" if len(shown) > 1 else ""
+    facts.add_row("Orders", Text.assemble((f"{value.loaded:,}", "bold"), (of_which, "dim")))
     if value.rejected_rows:
         rejected = f"{value.rejected_orders:,}  {value.rejected_rows:,} rows with their reasons in {rejects}"
         facts.add_row("Rejected", Text(rejected, style="yellow"))

@@ -17,6 +17,8 @@ from server.rpc.call_log import CallLog
 from server.rpc.errors import item_error
 from server.rpc.streams import shutting_down
 
+NAME: Final = pb.DESCRIPTOR.services_by_name["OrderService"].full_name
+
 ERRORS_BYTES_MAX: Final = 512 * 1024
 """Errors of a batch together; past it each names only the violations that ``ITEM_ERROR_BYTES_MAX`` holds.
 
@@ -60,7 +62,7 @@ class Creates:
                     draft, request_id = convert.draft(items[i])
                     order, replayed = await self._orders.create(draft, request_id, call.deadline)
                 except Exception as error:  # noqa: BLE001  # one bad item never fails the others
-                    results[i].error.CopyFrom(room.take(self._log.expected("BatchCreateOrders", call, error)))
+                    results[i].error.CopyFrom(room.take(self._log.expected(f"{NAME}/BatchCreateOrders", call, error)))
                 else:
                     results[i].replayed = replayed
                     convert.fill_order(results[i].order, order)
@@ -117,7 +119,7 @@ class Creates:
         try:
             order, replayed = await self._orders.create(draft, request_id, call.item_deadline())
         except Exception as error:  # noqa: BLE001  # one bad item never ends the stream
-            answer.error.CopyFrom(item_error(self._log.expected("SubmitOrders", call, error)))
+            answer.error.CopyFrom(item_error(self._log.expected(f"{NAME}/SubmitOrders", call, error)))
         else:
             answer.replayed = replayed
             convert.fill_order(answer.order, order)

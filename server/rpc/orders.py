@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from google.protobuf.message import Message
 
@@ -16,17 +16,13 @@ from server.domain.errors import Violation
 from server.domain.order import Order
 from server.domain.states import Verb
 from server.rpc import convert
-from server.rpc.batches import Creates
+from server.rpc.batches import NAME, Creates
 from server.rpc.call import Call
 from server.rpc.pipeline import Pipeline, Service
 from shards.keys import format_uuid
 
-NAME: Final = pb.DESCRIPTOR.services_by_name["OrderService"].full_name
-
 ORDER_FRAME_BYTES: Final = 4
 """Tag and length around an order in a list: orders are shorter than 2 MiB."""
-
-ResponseT = TypeVar("ResponseT", bound=Message)
 
 
 class OrderServicer:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from server.app.fleet import Fleet
 from server.app.orders import Orders
 from server.rpc import channelz as channelz_service
-from server.rpc import orders as order_service
 from server.rpc import topology as topology_service
+from server.rpc.batches import NAME as ORDER_SERVICE
 from server.rpc.batches import Creates
 from server.rpc.call_log import CallLog
 from server.rpc.health import NAME as HEALTH_NAME
@@ -71,6 +71,6 @@ def build_services(
     ]
     if channelz:
         own.append(channelz_service.service(pipeline))
-    health = HealthServicer((order_service.NAME, topology_service.NAME))
+    health = HealthServicer((ORDER_SERVICE, topology_service.NAME))
     reflection = ReflectionServicer((*(service.name for service in own), HEALTH_NAME))
     return Services((*own, health.service(pipeline), *reflection.services(pipeline)), health, pipeline, streams)

@@ -51,6 +51,9 @@ def main(commands: Commands | None = None) -> ExitCode:
     except ports.PortTakenError as error:
         LOG.error("%s", error, extra=fields(exit_code=int(ExitCode.PORT_TAKEN)))
         return ExitCode.PORT_TAKEN
+    except Exception:  # noqa: BLE001  # the last station: it is logged, and the exit code tells
+        LOG.exception("a defect ended the supervisor")
+        return ExitCode.DEFECT
 
 
 @contextlib.contextmanager

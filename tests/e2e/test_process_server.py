@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import apsw
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -21,6 +22,7 @@ from server.processes import ExitCode
 from tests.support.crest import Crest, create_request, orders
 from tests.support.deadlines import eventually
 from tests.support.server_process import alive
+from tests.support.waiting import until
 
 HOST = "127.0.0.23"
 PORT = 20300
@@ -180,6 +182,30 @@ async def test_drain_finishes_calls_and_ends_streams(start: Start, transport: st
                     await stream.read()
                 assert ended.value.code() == grpc.StatusCode.UNAVAILABLE
         assert await asyncio.to_thread(server.wait_exit) == ExitCode.STOPPED
+
+
+async def test_calls_that_outlast_the_grace_are_cut(start: Start, tmp_path: Path, transport: str) -> None:
+    """A call that cannot end in time is cut, the exit code says so, and its request id tells later what came of it."""
+    request = create_request()
+    flags = ("--shards", "1", "--workers", "1", "--drain-grace-s", "0.5")
+    with start("--transport", transport, *flags) as server:
+        server.wait_serving(1)
+        stuck = apsw.Connection(str(tmp_path / "data" / "shard-0.db"))
+        stuck.execute("BEGIN IMMEDIATE")  # as a disk that does not answer: no worker can commit
+        async with server.channel(0) as channel:
+            call = orders(channel).CreateOrder(request, timeout=60)
+            in_flight = 'crest_calls_in_flight{method="orders.v1.OrderService/CreateOrder"} 1.0'
+            await until(lambda: asyncio.to_thread(server.get, "/metrics"), lambda shown: in_flight in shown)
+            server.signal(signal.SIGTERM)
+            with pytest.raises(grpc.aio.AioRpcError) as cut:
+                await call
+            assert cut.value.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+        assert await asyncio.to_thread(server.wait_exit) == ExitCode.CUT
+        stuck.close()
+    with start("--transport", transport, *flags) as server:
+        server.wait_serving(1)
+        async with server.channel(0) as channel:
+            assert (await orders(channel).CreateOrder(request, timeout=10)).order.version == 1
 
 
 def test_killed_supervisor_leaves_no_worker(start: Start) -> None:

@@ -27,6 +27,8 @@ from protos.orders.v1 import orders_pb2
 from protos.topology.v1 import topology_pb2
 from server.rpc.reflection import NAME_V1
 from server.rpc.services import build_services
+from server.transport import Kind
+from shards.routing import Router
 from tests.support.rpc_worker import KINDS, RpcWorker, a_create, new_id, rpc_worker_in_thread
 
 EXAMPLES: Final = 2_000 if os.environ.get("TORTURE") else 40
@@ -223,3 +225,29 @@ def test_every_served_method_is_fuzzed(served: tuple[RpcWorker, Any]) -> None:
     services = build_services(orders=None, fleet=worker.fleet, router=worker.router, channelz=True)  # type: ignore[arg-type]  # none is called
     paths = {f"/{service.name}/{method}" for service in services for method in service.handlers}
     assert paths == {method.path for method in METHODS}
+
+
+class DefectiveRouter:
+    """A router with a planted defect: it cannot write."""
+
+    def __init__(self, router: Router) -> None:
+        self.topology = router.topology
+        self.close = router.close
+
+    async def write(self, *_arguments: object) -> None:
+        """Meets the defect."""
+        raise KeyError("planted")
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.value)
+def test_a_planted_defect_is_found(kind: Kind, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The checks of this file fail for a service that meets a defect."""
+    create = next(method for method in METHODS if method.path.endswith("/CreateOrder"))
+    with (
+        rpc_worker_in_thread(kind, tmp_path / "data", wrap=DefectiveRouter) as worker,
+        grpc.insecure_channel(worker.address) as channel,
+    ):
+        check((worker, channel), create, [b"\xff"], caplog)
+        with pytest.raises(AssertionError):
+            check((worker, channel), create, [a_create().SerializeToString()], caplog)
+        assert [record.name for record in caplog.records if record.levelno >= logging.ERROR] == ["crest.calls"]

@@ -21,7 +21,7 @@ from shards.wrappers.cached import CachedStore
 from tests.simulation.world import play
 
 SEEDS: Final = int(os.environ.get("CREST_SIMULATION_SEEDS", "100"))
-SEEDS_TO_CATCH_MAX: Final = 60
+SEEDS_TO_CATCH_MAX: Final = 150
 """A planted bug that so many runs do not show would be one that the simulation is blind to."""
 
 

@@ -23,6 +23,7 @@ _NEW_MS: Final = 4_102_444_800_000  # the year 2100: no bucket of it is due
 _OLD_MS: Final = 1_000_000_000_000  # 2001: every bucket of it is
 _DRAIN_S_MAX: Final = 30.0
 _VERSIONS_MAX: Final = 5
+_LOOKS_MAX: Final = 12
 
 
 class World:
@@ -95,8 +96,9 @@ class World:
         request_id = self._mint(_OLD_MS if chance.random() < 0.1 else _NEW_MS)
         order_id = order_id_of(customer, request_id)
         async with asyncio.TaskGroup() as tries:
-            for _ in range(chance.choice([0, 0, 3])):
-                tries.create_task(self._look_out(order_id))
+            router = self._router()
+            for _ in range(chance.choice([0, 0, 4])):
+                tries.create_task(self._look_out(router, order_id))
             for _ in range(chance.choice([1, 1, 2, 5])):
                 tries.create_task(self._create(customer, order_id, request_id))
                 if chance.random() < 0.3:
@@ -112,11 +114,11 @@ class World:
         body = POISON if self._chance.random() < 0.02 else self._body()
         await self._write(Row(key_of(order_id, 0), customer, mark, body))
 
-    async def _look_out(self, order_id: bytes) -> None:
-        """Asks for an order that is being created, often and through one worker."""
-        router = self._router()
-        for _ in range(8):
-            await self._read_by(router, order_id, Consistency.CACHED, 0)
+    async def _look_out(self, router: Router, order_id: bytes) -> None:
+        """Asks for an order that is being created until it is there, or the patience is gone."""
+        for _ in range(_LOOKS_MAX):
+            if await self._read_by(router, order_id, Consistency.CACHED, 0):
+                return
             await self._pause(0.02)
 
     async def _transition(self, customer: str, order_id: bytes) -> None:

@@ -117,7 +117,9 @@ async def rpc_worker(
 
 
 @contextmanager
-def rpc_worker_in_thread(kind: Kind, data_dir: Path) -> Iterator[RpcWorker]:
+def rpc_worker_in_thread(
+    kind: Kind, data_dir: Path, *, wrap: Callable[[Router], Any] = lambda router: router
+) -> Iterator[RpcWorker]:
     """Serves from a thread with a loop of its own, for tests that are not coroutines (generated examples)."""
     ready: threading.Event = threading.Event()
     held: list[RpcWorker] = []
@@ -127,7 +129,7 @@ def rpc_worker_in_thread(kind: Kind, data_dir: Path) -> Iterator[RpcWorker]:
 
     async def serve() -> None:
         with prepared(data_dir) as settings:
-            async with rpc_worker(kind, settings) as worker:
+            async with rpc_worker(kind, settings, wrap=wrap) as worker:
                 held.append(worker)
                 ready.set()
                 await done.wait()

@@ -42,7 +42,8 @@ def child() -> int:
             control = controls.feed(data)
             if control is not None:
                 states = [f"{w.state.value} {w.restarts}" for w in control.workers]
-                print(f"{name} open={control.open_shared} {states}", flush=True)
+                line = f"{name} open={control.open_shared} {states}\n"
+                os.write(1, line.encode())  # at one go: three children share the pipe
         os.write(launch.status_fd, BEAT)
     return ExitCode.CUT if behaviour == "cut" else ExitCode.STOPPED
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clients import InvalidRequest, OrderError, Overloaded, RetryBudget, RetryPolicy, Unavailable
+from clients import DeadlineExceeded, InvalidRequest, OrderError, Overloaded, RetryBudget, RetryPolicy, Unavailable
 from clients.retry import Attempts
 
 
@@ -114,3 +114,16 @@ def test_impossible_policies_are_refused(bad: dict[str, int]) -> None:
     """A policy that could never make a call is refused when it is made."""
     with pytest.raises(ValueError, match="at least 1"):
         RetryPolicy(**bad)
+
+
+def test_the_end_tells_why_rather_than_when() -> None:
+    """When time ran out while nobody could be reached, the error is that nobody could; after a success it is not."""
+    late = DeadlineExceeded("time is up", code=grpc.StatusCode.DEADLINE_EXCEEDED)
+    trial = attempts(RetryPolicy())
+    refused = unavailable()
+    trial.next_delay_s(refused)
+    trial.next_delay_s(late)
+    assert trial.telling(late) is refused
+    assert refused.attempts == 2
+    trial.progressed()
+    assert trial.telling(late) is late
