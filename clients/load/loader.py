@@ -13,7 +13,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, ParamSpec, TypeVar
 
 import grpc
 
@@ -25,6 +25,9 @@ from clients.load.rejects import Rejects, reasons
 from clients.load.table import Reject, Table, TableOrder
 from clients.load.totals import Totals
 from clients.orders import Created
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 CALL_BYTES_MAX: Final = 2 * 1024 * 1024
 """Orders of one call, encoded; the service takes 3 MiB."""
@@ -175,8 +178,7 @@ class Loader:
     async def _parcel(self, batch: Batch | None, orders: list[TableOrder]) -> _Parcel:
         if batch is not None:
             return _Parcel(batch, orders, fresh=False)
-        async with self._journalling:
-            batch = await asyncio.to_thread(self._journal.begin, len(orders), self._client.request_ids.now_ms())
+        batch = await self._write(self._journal.begin, len(orders), self._client.request_ids.now_ms())
         return _Parcel(batch, orders, fresh=True)
 
     def _count_earlier(self, batch: Batch, orders: Sequence[TableOrder]) -> None:
@@ -209,8 +211,7 @@ class Loader:
         for position, refusal in sorted(parcel.rejects.items()):
             rows = parcel.order(position).rows
             self._rejected([Reject(row, reason) for row, reason in zip(rows, refusal, strict=True)])
-        async with self._journalling:
-            self._journal.finish(parcel.batch, parcel.rejects)
+        await self._write(self._journal.finish, parcel.batch, parcel.rejects)
         self._progress()
 
     async def _send(self, parcel: _Parcel) -> OrderError | None:
@@ -244,11 +245,24 @@ class Loader:
                 left.append(position)
                 parcel.in_doubt.add(position)
         if expired:
-            async with self._journalling:
-                await asyncio.to_thread(self._journal.mint_again, expired, self._client.request_ids.now_ms())
+            await self._write(self._journal.mint_again, expired, self._client.request_ids.now_ms())
             parcel.in_doubt.difference_update(expired)
         parcel.pending = sorted([*left, *expired])
         return failure
+
+    async def _write(self, write: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Writes to the journal in a thread, one write at a time.
+
+        A cancelled load waits for the write under way: its file must not be closed, and its number not be given to
+        another file, before the thread is done with it.
+        """
+        async with self._journalling:
+            writing = asyncio.ensure_future(asyncio.to_thread(write, *args, **kwargs))
+            try:
+                return await asyncio.shield(writing)
+            except asyncio.CancelledError:
+                await asyncio.wait([writing])
+                raise
 
     def _never_creates(self, error: OrderError, *, in_doubt: bool) -> bool:
         """Whether nothing was or will be created under the refused id, so that a new one is safe.

@@ -21,7 +21,7 @@ class ReflectionServicer:
 
     def __init__(self, services: Iterable[str]) -> None:
         self._pool = _pool()
-        aio: Any = reflection.aio  # type: ignore[attr-defined]  # missing in the stubs
+        aio: Any = reflection.aio
         self._stock = aio.ReflectionServicer((*services, NAME_V1, NAME_V1ALPHA), pool=self._pool)
 
     def services(self, pipeline: Pipeline) -> tuple[Service, Service]:

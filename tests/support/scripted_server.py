@@ -133,7 +133,7 @@ class ScriptedServer:
         self.caller_ids: set[str] = set()
         self._topology_changed = asyncio.Condition()
         self._epoch = 1
-        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stub lacks it
+        self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._server.add_generic_rpc_handlers(

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.tidy import rules
 
 ROOT = Path(__file__).resolve().parents[2]
-GENERATED = re.compile(r"_pb2(_grpc)?\.pyi?$|^requirements.*\.lock$|^LICENSE$|\.(csv|png|svg)$")
+GENERATED = re.compile(r"_pb2(_grpc)?\.pyi?$|^requirements.*\.lock$|^LICENSE$|^tests/data/|\.(csv|png|svg)$")
 
 
 @cache
