@@ -73,6 +73,9 @@ class Silence:
     def queue_rows(self, shard: int, rows: int) -> None:
         """Nothing."""
 
+    def cache_call(self, operation: str, seconds: float) -> None:
+        """Nothing."""
+
     def cache_event(self, event: str, count: int) -> None:
         """Nothing."""
 

@@ -129,12 +129,26 @@ class Config:
         least=1,
         most=1_000_000,
     )
+    cache: str = _field(
+        "local",
+        "Storage",
+        "What remembers orders for reads: each worker for itself, all of them in a Redis Cluster too, or nothing.",
+        choices=("local", "redis_cluster", "none"),
+    )
     cache_rows_max: int = _field(
-        50_000, "Storage", "Orders that the cache of one worker holds; 0 turns it off.", least=0, most=10_000_000
+        50_000, "Storage", "Orders that one worker remembers by itself; 0 for none.", least=0, most=10_000_000
     )
     cache_ttl_s: float = _field(
         5.0, "Storage", "Age in seconds beyond which no cached order is served.", least=0, most=3600
     )
+    redis_seeds: str = _field(
+        "", "Storage", "Some nodes of the Redis Cluster, as host:port,host:port; needed with its cache."
+    )
+    redis_prefix: str = _field(
+        "crest:", "Storage", "Before every key in Redis: one of its own for each store that shares a Redis Cluster."
+    )
+    redis_username: str = _field("", "Storage", "User of Redis; empty for its default user.")
+    redis_password_file: str = _field("", "Storage", "File with the password of that user; empty for none.")
 
     workers: int = _field(
         2,
@@ -181,6 +195,13 @@ class Config:
     log_level: str = _field(
         "info", "Logging", "Least level that is logged.", choices=("debug", "info", "warning", "error")
     )
+
+    def redis_addresses(self) -> tuple[tuple[str, int], ...]:
+        """Returns host and port of each of ``redis_seeds``. Raises ``ConfigError``."""
+        seeds = [seed.strip().rpartition(":") for seed in self.redis_seeds.split(",") if seed.strip()]
+        if not all(host and port.isdecimal() and 0 < int(port) <= PORT_MAX for host, _, port in seeds):
+            raise ConfigError(f"redis_seeds = {self.redis_seeds}: must be host:port, separated by commas")
+        return tuple((host.strip("[]"), int(port)) for host, _, port in seeds)
 
     def address(self, worker: int) -> str:
         """Returns ``host:port`` under which callers reach one worker (from 0)."""
@@ -314,6 +335,10 @@ def _check_together(config: Config) -> None:
         raise ConfigError(f"{taken}: the last port there is is {PORT_MAX}")
     if config.port <= config.metrics_port <= last:
         raise ConfigError(f"{taken}: metrics_port = {config.metrics_port} must be another one")
+    if not config.redis_addresses() and config.cache == "redis_cluster":
+        raise ConfigError("cache = redis_cluster: say with redis_seeds where its nodes are, as host:port,host:port")
+    if set(config.redis_prefix) & set("{}"):
+        raise ConfigError(f"redis_prefix = {config.redis_prefix}: braces would put all keys on one node")
     if not config.host:
         raise ConfigError("host is empty: name an address, such as 127.0.0.1, or 0.0.0.0 for all")
     if config.host in _WILDCARDS and not config.advertise_host:

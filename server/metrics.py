@@ -72,6 +72,13 @@ STORE_ERRORS: Final = Definition(
     ("shard", "operation", "error"),
     "Store calls that failed, by the class of the failure.",
 )
+CACHE_CALL_SECONDS: Final = Definition(
+    "crest_cache_call_seconds",
+    "histogram",
+    ("operation",),
+    "Time of a call to the cache; `operation` is get or put.",
+    _CALL_S,
+)
 CACHE_EVENTS: Final = Definition(
     "crest_cache_events_total",
     "counter",
@@ -103,6 +110,7 @@ WORKER_CATALOG: Final = (
     BATCH_ROWS,
     STORE_CALL_SECONDS,
     STORE_ERRORS,
+    CACHE_CALL_SECONDS,
     CACHE_EVENTS,
     LOOP_LAG_SECONDS,
 )
@@ -142,6 +150,7 @@ class Metrics:
         self._batch_rows = _histogram(BATCH_ROWS, registry)
         self._store_call_seconds = _histogram(STORE_CALL_SECONDS, registry)
         self._store_errors = _counter(STORE_ERRORS, registry)
+        self._cache_call_seconds = _histogram(CACHE_CALL_SECONDS, registry)
         self._cache_events = _counter(CACHE_EVENTS, registry)
         self._loop_lag = _histogram(LOOP_LAG_SECONDS, registry).labels(worker)
         # labels() formats and locks; these remember what it returned
@@ -149,6 +158,7 @@ class Metrics:
         self._by_caller: dict[str, Counter] = {}
         self._by_batch: dict[int, Histogram] = {}
         self._by_store_call: dict[tuple[int, str], Histogram] = {}
+        self._by_cache_call: dict[str, Histogram] = {}
         self._by_event: dict[str, Counter] = {}
         self._in_flight: dict[str, int] = {}
         self._queued: dict[int, int] = {}
@@ -201,6 +211,13 @@ class Metrics:
     def queue_rows(self, shard: int, rows: int) -> None:
         """The shard's lanes now hold so many rows."""
         self._queued[shard] = rows
+
+    def cache_call(self, operation: str, seconds: float) -> None:
+        """One cache call ended."""
+        call = self._by_cache_call.get(operation)
+        if call is None:
+            call = self._by_cache_call[operation] = self._cache_call_seconds.labels(operation)
+        call.observe(seconds)
 
     def cache_event(self, event: str, count: int) -> None:
         """So many of an event happened in the cache."""

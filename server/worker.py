@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Final
 
 import uvloop
@@ -164,8 +165,13 @@ def storage_settings(config: Config) -> StorageSettings:
         topology_file=config.topology_file,
         shards=config.shards,
         queue_rows_max=config.queue_rows_max,
+        cache=config.cache,
         cache_rows_max=config.cache_rows_max,
         cache_ttl_s=config.cache_ttl_s,
+        redis_seeds=config.redis_addresses(),
+        redis_prefix=config.redis_prefix,
+        redis_username=config.redis_username,
+        redis_password_file=Path(config.redis_password_file) if config.redis_password_file else None,
     )
 
 

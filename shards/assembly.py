@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from shards.caches.layered import LayeredCache
 from shards.caches.local import LocalCache
-from shards.contract import Cache, Observer, Row, Store, StoreError
+from shards.caches.redis_cluster import CLOCKS_DIFFER_S, Access, RedisClusterCache
+from shards.contract import Cache, Observer, Row, Store, StoreError, Unavailable
 from shards.lanes import Lanes
 from shards.routing import Router, Shard
 from shards.settings import CassandraSettings, SettingsError, TopologyFile, load
@@ -22,11 +24,14 @@ from shards.stores.embedded.control import EmbeddedTopologyStore
 from shards.topology import Topology
 from shards.wrappers.bounded import BoundedStore
 from shards.wrappers.cached import CachedStore
-from shards.wrappers.observed import ObservedStore
+from shards.wrappers.observed import ObservedCache, ObservedStore
 from shards.wrappers.seals import Seals
 
 STORES: Final = ("embedded", "cassandra")
 """What ``StorageSettings.store`` may be."""
+
+CACHES: Final = ("local", "redis_cluster", "none")
+"""What ``StorageSettings.cache`` may be."""
 
 _CONNECT_WAIT_S: Final = 3.0
 """How long a worker's start waits for a cluster; its shard is unavailable from then until it is there."""
@@ -52,16 +57,30 @@ class StorageSettings:
     """Writes of one shard that wait or are under way; more are refused."""
     reads_max: int = 8_192
     """Rows of one shard being read; more are refused."""
+    cache: str = "local"
+    """One of ``CACHES``. With ``redis_cluster`` the most used rows are remembered in the process, too."""
     cache_rows_max: int = 50_000
-    """Orders remembered; 0 turns the cache off."""
+    """Orders remembered in the process; 0 for none."""
     cache_bytes_max: int = 128 * 1024 * 1024
     """About how many bytes they may take."""
     cache_ttl_s: float = 5.0
     """Age beyond which none of them is answered."""
+    redis_seeds: tuple[tuple[str, int], ...] = ()
+    """Host and port of some nodes of the Redis Cluster, for the cache of that name."""
+    redis_prefix: str = "crest:"
+    """Before every key in it: another one for each data directory or cluster that shares a Redis Cluster."""
+    redis_username: str = ""
+    """Empty: Redis' default user."""
+    redis_password_file: Path | None = None
+    """File whose first line is the password; None for no password."""
 
     def __post_init__(self) -> None:
         if self.store not in STORES:
             raise ValueError(f"store {self.store!r}; there are {', '.join(STORES)}")
+        if self.cache not in CACHES:
+            raise ValueError(f"cache {self.cache!r}; there are {', '.join(CACHES)}")
+        if self.cache == "redis_cluster" and not self.redis_seeds:
+            raise ValueError("the cache redis_cluster needs redis_seeds")
 
 
 def prepare(settings: StorageSettings) -> int:
@@ -107,9 +126,7 @@ async def open_router(settings: StorageSettings, observer: Observer) -> Router:
             topology, stores = await _open_embedded(settings, opening)
         else:
             topology, stores = await _open_cassandra(_load_file(settings), opening)
-        cache = LocalCache(
-            rows_max=settings.cache_rows_max, bytes_max=settings.cache_bytes_max, ttl_s=settings.cache_ttl_s
-        )
+        cache = await _open_cache(settings, observer)
         opening.push_async_callback(cache.close)
         shards: dict[int, Shard] = {}
         for shard, store in stores.items():
@@ -122,7 +139,8 @@ async def open_router(settings: StorageSettings, observer: Observer) -> Router:
 def shard_over(store: Store, shard: int, cache: Cache, settings: StorageSettings, observer: Observer) -> Shard:
     """Returns what the router needs of one shard, around its bare store."""
     observed = ObservedStore(store, shard=shard, observer=observer)
-    cached = CachedStore(observed, cache, observer)
+    remembered_s = settings.cache_ttl_s + CLOCKS_DIFFER_S
+    cached = CachedStore(observed, ObservedCache(cache, observer), observer, remembered_s=remembered_s)
     return Shard(
         # through the cache, so that what is written can be read from it
         lanes=Lanes(cached, shard=shard, queue_rows_max=settings.queue_rows_max, observer=observer),
@@ -157,12 +175,19 @@ async def _open_cassandra(file: TopologyFile, opening: AsyncExitStack) -> tuple[
     if unnamed := [info.id for info in topology.shards if info.id not in file.shards]:
         raise StorageRefused(f"the topology file does not name shard {', '.join(map(str, unnamed))} of the topology")
 
-    async def open_one(shard: int, settings: CassandraSettings) -> tuple[int, Store]:
-        store = await CassandraStore.open(settings, name=f"shard {shard}", wait_s=_CONNECT_WAIT_S)
-        opening.push_async_callback(store.close)
-        return shard, store
+    stores: dict[int, Store] = {}
 
-    return topology, dict(await asyncio.gather(*(open_one(info.id, file.shards[info.id]) for info in topology.shards)))
+    async def open_one(shard: int, settings: CassandraSettings) -> None:
+        stores[shard] = store = await CassandraStore.open(settings, name=f"shard {shard}", wait_s=_CONNECT_WAIT_S)
+        opening.push_async_callback(store.close)
+
+    opened = await asyncio.gather(
+        *(open_one(info.id, file.shards[info.id]) for info in topology.shards), return_exceptions=True
+    )
+    for failure in opened:  # looked at when all are done, so that whatever was opened is closed
+        if failure is not None:
+            raise failure
+    return topology, stores
 
 
 def _must_be_embedded(settings: StorageSettings) -> None:
@@ -175,3 +200,30 @@ def _load_file(settings: StorageSettings) -> TopologyFile:
         return load(Path(settings.topology_file), os.environ)
     except SettingsError as error:
         raise StorageRefused(str(error)) from error
+
+
+async def _open_cache(settings: StorageSettings, observer: Observer) -> Cache:
+    """Returns the cache, also when what it is kept in is away. Raises ``Unavailable`` for a password not to be read."""
+    near = LocalCache(
+        rows_max=0 if settings.cache == "none" else settings.cache_rows_max,
+        bytes_max=settings.cache_bytes_max,
+        ttl_s=settings.cache_ttl_s,
+    )
+    if settings.cache != "redis_cluster":
+        return near
+    access = Access(
+        seeds=settings.redis_seeds,
+        username=settings.redis_username or None,
+        password=_first_line(settings.redis_password_file),
+    )
+    far = await RedisClusterCache.open(access, observer, ttl_s=settings.cache_ttl_s, prefix=settings.redis_prefix)
+    return LayeredCache(near, far, observer)
+
+
+def _first_line(file: Path | None) -> str | None:
+    if file is None:
+        return None
+    try:
+        return file.read_text().partition("\n")[0].strip() or None
+    except (OSError, UnicodeDecodeError) as error:
+        raise Unavailable(f"the Redis password in {file} cannot be read: {error}") from error

@@ -171,6 +171,9 @@ class Observer(Protocol):
     def queue_rows(self, shard: int, rows: int) -> None:
         """The shard's lanes now hold so many rows that wait or are under way."""
 
+    def cache_call(self, operation: str, seconds: float) -> None:
+        """One cache call ended: ``operation`` is get or put."""
+
     def cache_event(self, event: str, count: int) -> None:
         """Cache events: hit, miss, stale (older than asked for), coalesced, fill, tombstone, error."""
 

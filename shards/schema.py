@@ -74,7 +74,7 @@ async def _one(name: str, settings: CassandraSettings, *, does_apply: bool) -> E
         print(f"{where}: version {len(known)}, nothing to do")  # noqa: T201  the output of the command
         return ExitCode.DONE
     for line in lines:
-        print(f"{where}: {'did' if does_apply else 'to do'}: {line}")  # noqa: T201
+        print(f"{where}: {'did' if does_apply else 'to do'}: {line}")  # noqa: T201  the output of the command
     return ExitCode.DONE if does_apply else ExitCode.TO_DO
 
 
@@ -87,7 +87,7 @@ def _places(file: TopologyFile, only: int | None) -> Iterator[tuple[str, Cassand
 
 
 def _failed(code: ExitCode, problem: object) -> ExitCode:
-    print(f"schema: {problem}", file=sys.stderr)  # noqa: T201
+    print(f"schema: {problem}", file=sys.stderr)  # noqa: T201  the output of the command
     return code
 
 

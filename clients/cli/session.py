@@ -153,6 +153,9 @@ def _run(session: Session, function: Command[...], values: dict[str, Any]) -> in
     except BrokenPipeError:  # `| head` has seen enough; Python would complain once more at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except OSError as error:  # the disk of a load; the network's errors are OrderErrors
+        session.err.print(show.plain_error(str(error)))
+        return ExitCode.FAILURE
 
 
 def _console(*, stderr: bool = False) -> Console:

@@ -157,11 +157,15 @@ def totals(value: Totals, *, finished: bool, name: str, rejects: str) -> Rendera
     )
     facts = _facts()
     parts = [(value.created, "created"), (value.replayed, "found created before"), (value.earlier, "by earlier runs")]
+    of_all = "" if finished else f" of {value.orders_in_file:,}"
     shown = [f"{count:,} {what}" for count, what in parts if count]
     of_which = f"  {', '.join(shown)}" if len(shown) > 1 else ""
-    facts.add_row("Orders", Text.assemble((f"{value.loaded:,}", "bold"), (of_which, "dim")))
+    facts.add_row("Orders", Text.assemble((f"{value.loaded:,}", "bold"), of_all, (of_which, "dim")))
     if value.rejected_rows:
-        rejected = f"{value.rejected_orders:,}  {value.rejected_rows:,} rows with their reasons in {rejects}"
+        rows = (
+            "1 row with its reason" if value.rejected_rows == 1 else f"{value.rejected_rows:,} rows with their reasons"
+        )
+        rejected = f"{value.rejected_orders:,}  {rows} in {rejects}"
         facts.add_row("Rejected", Text(rejected, style="yellow"))
     sums = [amount(minor, currency) for currency, minor in sorted(value.sum_minor.items())]
     facts.add_row("Sum", Text("\n".join(sums) or "nothing", style="bold"))

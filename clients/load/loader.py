@@ -128,21 +128,31 @@ class Loader:
         return True
 
     async def _send_all(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            try:
+                await self._feed(group)
+            except LoadStopped as failure:
+                self._fail(failure)
+
+    async def _feed(self, group: asyncio.TaskGroup) -> None:
         places = asyncio.Semaphore(self._pace.batches_in_flight_max)
         due = time.monotonic()
-        async with asyncio.TaskGroup() as group:
-            for batch, orders in self._chunks():
-                if self._pace.rate is not None:
-                    # A load that fell behind catches up by a second of its rate and no more.
-                    due = max(due, time.monotonic() - 1.0)
-                    await asyncio.sleep(due - time.monotonic())
-                    due += len(orders) / self._pace.rate
-                await places.acquire()
-                if self._stopping:
-                    return
-                parcel = await self._parcel(batch, orders)
-                task = group.create_task(self._deliver(parcel), name=f"crest-load-{parcel.batch.first}")
-                task.add_done_callback(lambda _: places.release())
+        for batch, orders in self._chunks():
+            if self._pace.rate is not None:
+                # A load that fell behind catches up by a second of its rate and no more.
+                due = max(due, time.monotonic() - 1.0)
+                await asyncio.sleep(due - time.monotonic())
+                due += len(orders) / self._pace.rate
+            await places.acquire()
+            if self._stopping:
+                return
+            parcel = await self._parcel(batch, orders)
+            task = group.create_task(self._deliver(parcel), name=f"crest-load-{parcel.batch.first}")
+            task.add_done_callback(lambda _: places.release())
+
+    def _fail(self, failure: LoadStopped) -> None:
+        self._failure = self._failure or failure
+        self.stop()
 
     # ---------------------------------------------------------------------------------------------------- planning
 
@@ -204,14 +214,13 @@ class Loader:
                 failure = await self._send(parcel)
                 if failure is not None and not await self._wait(failure):
                     return
+            await self._write(self._journal.finish, parcel.batch, parcel.rejects)
         except LoadStopped as stopped:
-            self._failure = self._failure or stopped
-            self.stop()
+            self._fail(stopped)
             return
         for position, refusal in sorted(parcel.rejects.items()):
             rows = parcel.order(position).rows
             self._rejected([Reject(row, reason) for row, reason in zip(rows, refusal, strict=True)])
-        await self._write(self._journal.finish, parcel.batch, parcel.rejects)
         self._progress()
 
     async def _send(self, parcel: _Parcel) -> OrderError | None:
@@ -251,7 +260,7 @@ class Loader:
         return failure
 
     async def _write(self, write: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Writes to the journal in a thread, one write at a time.
+        """Writes to the journal in a thread, one write at a time. Raises LoadStopped when the disk does not take it.
 
         A cancelled load waits for the write under way: its file must not be closed, and its number not be given to
         another file, before the thread is done with it.
@@ -263,6 +272,8 @@ class Loader:
             except asyncio.CancelledError:
                 await asyncio.wait([writing])
                 raise
+            except OSError as error:
+                raise LoadStopped(f"the journal cannot be written: {error}") from error
 
     def _never_creates(self, error: OrderError, *, in_doubt: bool) -> bool:
         """Whether nothing was or will be created under the refused id, so that a new one is safe.

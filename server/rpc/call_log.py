@@ -69,7 +69,8 @@ class CallLog:
             if _logger.isEnabledFor(logging.DEBUG):
                 _logger.debug("call ended", extra=self._facts(method, call, seconds))
             return
-        level = _LEVELS.get(refusal.code, logging.INFO)
+        is_drain = refusal.reason == Reason.SHUTTING_DOWN.name  # by the operator's own wish, and once a stream
+        level = logging.INFO if is_drain else _LEVELS.get(refusal.code, logging.INFO)
         if not _logger.isEnabledFor(level) or not self._has_room():
             return
         facts = self._facts(method, call, seconds)

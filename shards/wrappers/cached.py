@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from shards.contract import Cache, Consistency, Observer, Outcome, Row, Store, Verdict
 from shards.keys import Key
+from shards.wrappers.floors import Floors
 from shards.wrappers.passing import Passing
+
+_FLOORS_MAX: Final = 65_536
+"""Transitions of one shard remembered: over 10,000 a second for the usual lifetime of 5 s, more than a worker makes."""
 
 _Flight: TypeAlias = "asyncio.Task[Mapping[Key, Row | None]]"
 """A read under way, with the rows it will have found."""
@@ -19,13 +23,16 @@ class CachedStore(Passing):
     """Answers CACHED reads from ``cache`` where it can; STRONG reads never. Closes the store, not the cache.
 
     What is read or written is remembered. A read that misses joins one of the same key that is under way; a caller who
-    needs a minimum version checks it on whatever comes back, as the row may be older than the call.
+    needs a minimum version checks it on whatever comes back, as the row may be older than the call. No read answers a
+    version older than one whose commit here was acknowledged before it, whatever the cache has forgotten or kept.
     """
 
-    def __init__(self, store: Store, cache: Cache, observer: Observer) -> None:
+    def __init__(self, store: Store, cache: Cache, observer: Observer, *, remembered_s: float = 3600.0) -> None:
+        """``remembered_s``: the longest for which ``cache`` answers a row after the read that found it began."""
         super().__init__(store)
         self._cache = cache
         self._observer = observer
+        self._floors = Floors(keep_s=remembered_s, floors_max=_FLOORS_MAX)
         self._flights: dict[Key, _Flight] = {}
 
     def __repr__(self) -> str:
@@ -37,27 +44,45 @@ class CachedStore(Passing):
         outcomes = await self._store.commit(rows)
         applied = [row for row, outcome in zip(rows, outcomes, strict=False) if outcome.verdict is Verdict.APPLIED]
         if applied:
+            self._raise_floors(applied)
             await self._cache.put(applied, started)
         return outcomes
 
     async def read(self, keys: Sequence[Key], consistency: Consistency) -> Sequence[Row | None]:
         """Returns the row of each key."""
         if consistency is Consistency.STRONG:
-            return await self._read_and_remember(keys, consistency)
+            strong = await self._read_and_remember(keys, consistency)
+            self._raise_floors(row for row in strong if row is not None)  # so a write may be settled and acknowledged
+            return strong
         rows = list(await self._cache.get(keys))
         missed = [index for index, row in enumerate(rows) if row is None]
         self._count("hit", len(rows) - len(missed))
         self._count("miss", len(missed))
+        if older := self._older(rows):
+            self._count("stale", len(older))
+            missed += older
         if missed:
-            joined_absent = await self._join_or_read(keys, rows, missed)
-            if joined_absent:
-                # The read joined began before this call, and an order acknowledged in between is missing in it. The one
+            joined = await self._join_or_read(keys, rows, missed)
+            outdated = {index for index in joined if rows[index] is None}.union(self._older(rows))
+            if outdated:
+                # The read joined began before this call, and what was acknowledged in between is missing in it. The one
                 # joined or begun now began after this call, as no two of one key are under way at once.
-                await self._join_or_read(keys, rows, joined_absent)
+                await self._join_or_read(keys, rows, sorted(outdated.intersection(joined)))
         return rows
 
+    def _raise_floors(self, rows: Iterable[Row]) -> None:
+        now = time.monotonic()
+        for row in rows:
+            self._floors.raise_to(row.key, row.version, now)
+
+    def _older(self, rows: Sequence[Row | None]) -> Sequence[int]:
+        """Returns the indices of rows older than what was written here."""
+        now = time.monotonic()
+        allows = self._floors.allows
+        return [i for i, row in enumerate(rows) if row is not None and not allows(row.key, row.version, now)]
+
     async def _join_or_read(self, keys: Sequence[Key], rows: list[Row | None], wanted: Sequence[int]) -> Sequence[int]:
-        """Fills in the rows of these indices; returns those that are absent by a read that was joined."""
+        """Fills in the rows of these indices; returns those whose read was joined."""
         joined = {index: flight for index in wanted if (flight := self._flights.get(keys[index]))}
         flights = dict(joined)
         if len(joined) < len(wanted):
@@ -69,7 +94,7 @@ class CachedStore(Passing):
             await asyncio.shield(flight)  # others may have joined, so cancelling this caller ends its own wait only
         for index, flight in flights.items():
             rows[index] = flight.result()[keys[index]]
-        return [index for index in joined if rows[index] is None]
+        return list(joined)
 
     def _begin(self, keys: Iterable[Key]) -> _Flight:
         keys = tuple(keys)

@@ -1,4 +1,4 @@
-"""A store whose calls are reported: what, how long, and how it failed."""
+"""A store and a cache whose calls are reported: what, how long, and how it failed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from types import TracebackType
 
-from shards.contract import Consistency, Observer, Outcome, Row, Store
+from shards.contract import Cache, Consistency, Observer, Outcome, Row, Store
 from shards.keys import Key
 from shards.wrappers.passing import Passing
 
@@ -40,6 +40,34 @@ class ObservedStore(Passing):
         """Seals the bucket of a key."""
         with _Call(self._observer, self._shard, "seal"):
             await self._store.seal(key)
+
+
+class ObservedCache:
+    """Tells the observer of each call; changes nothing. Obeys ``shards.contract.Cache``."""
+
+    def __init__(self, cache: Cache, observer: Observer) -> None:
+        self._cache = cache
+        self._observer = observer
+
+    def __repr__(self) -> str:
+        return f"ObservedCache({self._cache!r})"
+
+    async def get(self, keys: Sequence[Key]) -> Sequence[Row | None]:
+        """Returns the remembered row of each key."""
+        started = time.monotonic()
+        rows = await self._cache.get(keys)
+        self._observer.cache_call("get", time.monotonic() - started)
+        return rows
+
+    async def put(self, rows: Sequence[Row], read_started: float) -> None:
+        """Remembers rows."""
+        started = time.monotonic()
+        await self._cache.put(rows, read_started)
+        self._observer.cache_call("put", time.monotonic() - started)
+
+    async def close(self) -> None:
+        """Closes the cache inside."""
+        await self._cache.close()
 
 
 class _Call:

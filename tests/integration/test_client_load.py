@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import datetime as dt
+import errno
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from clients import OrderClient, RetryPolicy
 from clients.load import Journal, Loader, LoadStopped, Pace, Table, Totals, rejects_path
+from clients.load.journal import Batch
 from protos.orders.v1 import orders_pb2
 from tests.support.scripted_server import Fail, Items, LoseReply, ScriptedServer, refused_id, unavailable
 
@@ -228,3 +230,24 @@ async def test_a_large_order_goes_alone(server: ScriptedServer, tmp_path: Path) 
     sizes = [batch.ByteSize() for batch in server.sent(orders_pb2.BatchCreateOrdersRequest)]
     assert len(sizes) > 2
     assert max(sizes) < 3 * 1024 * 1024
+
+
+async def test_a_full_disk_stops_the_load_and_loses_nothing(
+    server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the journal cannot be written nothing more is sent, and with room again the load goes on."""
+    path = orders_file(tmp_path, 23)
+    begin = Journal.begin
+
+    def full(journal: Journal, count: int, time_ms: int) -> Batch:
+        if journal.next_position >= 10:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return begin(journal, count, time_ms)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "begin", full)
+        with pytest.raises(LoadStopped, match="No space left"):
+            await Load(server, path).run()
+    assert sum(customers(server).values()) == 10
+    assert await Load(server, path).run()
+    assert customers(server) == once(23)

@@ -12,6 +12,7 @@ class Notes(Observer):
         self.store_calls: list[tuple[int, str, str]] = []
         self.batches: list[tuple[int, int]] = []
         self.queued: list[tuple[int, int]] = []
+        self.cache_calls: list[str] = []
         self.cache_events: Counter[str] = Counter()
 
     def store_call(self, shard: int, operation: str, seconds: float, error: str) -> None:
@@ -26,6 +27,11 @@ class Notes(Observer):
     def queue_rows(self, shard: int, rows: int) -> None:
         """Keeps shard and rows."""
         self.queued.append((shard, rows))
+
+    def cache_call(self, operation: str, seconds: float) -> None:
+        """Keeps the operation."""
+        assert seconds >= 0
+        self.cache_calls.append(operation)
 
     def cache_event(self, event: str, count: int) -> None:
         """Counts."""

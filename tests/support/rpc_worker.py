@@ -43,6 +43,9 @@ class DeafObserver:
     def queue_rows(self, shard: int, rows: int) -> None:
         """Forgets."""
 
+    def cache_call(self, operation: str, seconds: float) -> None:
+        """Forgets."""
+
     def cache_event(self, event: str, count: int) -> None:
         """Forgets."""
 

@@ -56,6 +56,10 @@ def test_truth_has_a_few_names(text: str, expected: bool) -> None:
         ({"CREST_METRICS_PORT": "50052"}, "metrics_port = 50052 must be another one"),
         ({"CREST_HOST": "::"}, "say with advertise_host"),
         ({"CREST_HOST": ""}, "host is empty"),
+        ({"CREST_CACHE": "redis_cluster"}, "say with redis_seeds where its nodes are"),
+        ({"CREST_REDIS_SEEDS": "redis-1"}, "redis_seeds = redis-1: must be host:port"),
+        ({"CREST_REDIS_SEEDS": "redis-1:0"}, "redis_seeds = redis-1:0: must be host:port"),
+        ({"CREST_REDIS_PREFIX": "{crest}"}, "braces would put all keys on one node"),
     ],
 )
 def test_bad_value_is_named(environ: dict[str, str], said: str) -> None:
@@ -93,6 +97,12 @@ def test_any_text_is_taken_or_refused(name: str, text: str) -> None:
         load({}, {variable: text}, None)
     except ConfigError as error:
         assert variable in str(error) or name in str(error)  # noqa: PT017  # either way is fine
+
+
+def test_redis_seeds_are_addresses() -> None:
+    """Seeds are hosts with ports, of either address family, with blanks where one likes."""
+    config = load({"redis_seeds": "redis-1:6379, [::1]:6380", "cache": "redis_cluster"}, {}, None)
+    assert config.redis_addresses() == (("redis-1", 6379), ("::1", 6380))
 
 
 def test_settings_travel_as_json() -> None:

@@ -22,6 +22,7 @@ metrics.call_started("S/M")
 metrics.queue_rows(2, 17)
 metrics.batch_committed(2, 5)
 metrics.store_call(2, "commit", 0.002, "Overloaded")
+metrics.cache_call("get", 0.001)
 metrics.cache_event("hit", 3)
 metrics.tick(0.001)
 print(metrics)
@@ -47,6 +48,7 @@ def test_what_is_observed_is_shown(tmp_path: Path) -> None:
     assert 'crest_batch_rows_sum{shard="2"} 5.0' in lines
     assert 'crest_store_call_seconds_count{operation="commit",shard="2"} 1.0' in lines
     assert 'crest_store_errors_total{error="Overloaded",operation="commit",shard="2"} 1.0' in lines
+    assert 'crest_cache_call_seconds_count{operation="get"} 1.0' in lines
     assert 'crest_cache_events_total{event="hit"} 3.0' in lines
     assert 'crest_loop_lag_seconds_count{worker="0"} 1.0' in lines
 

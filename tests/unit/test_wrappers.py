@@ -1,4 +1,5 @@
 import asyncio
+import time
 
 import pytest
 
@@ -8,7 +9,7 @@ from shards.keys import Key, mint_uuid7
 from shards.wrappers import seals as seals_module
 from shards.wrappers.bounded import BoundedStore
 from shards.wrappers.cached import CachedStore
-from shards.wrappers.observed import ObservedStore
+from shards.wrappers.observed import ObservedCache, ObservedStore
 from shards.wrappers.seals import Seals, wall_clock_ms
 from tests.support.memory_store import HeldStore, MemoryStore
 from tests.support.observers import Notes
@@ -256,3 +257,13 @@ async def test_wrappers_show_what_is_inside() -> None:
     store: MemoryStore = MemoryStore()
     text = repr(BoundedStore(ObservedStore(cached(store), shard=0, observer=Notes()), reads_max=1))
     assert text.startswith("BoundedStore(ObservedStore(CachedStore(")
+
+
+async def test_calls_of_a_cache_are_reported() -> None:
+    """Each get and put of a cache is told with its time, and passed on."""
+    notes = Notes()
+    cache = ObservedCache(LocalCache(rows_max=10, bytes_max=10_000, ttl_s=60), notes)
+    row = new_row()
+    await cache.put([row], time.monotonic())
+    assert await cache.get([row.key]) == [row]
+    assert notes.cache_calls == ["put", "get"]

@@ -36,7 +36,7 @@ async def inspect(session: Session, settings: CassandraSettings) -> Findings:
     nodes = await session.ask_nodes(_SETTINGS)
     clocks = await session.ask_nodes(_CLOCK)
     keyspace = await session.ask_nodes(
-        f"SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = '{settings.keyspace}'"  # noqa: S608
+        f"SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = '{settings.keyspace}'"  # noqa: S608  the name was checked to be one
     )
     copies = copies_of(keyspace[0].rows, settings.data_center) if keyspace else None
     return judge(nodes, clocks, copies, settings)

@@ -127,9 +127,9 @@ class Connection:
 def opener(settings: CassandraSettings) -> Callable[[CassandraSettings], Awaitable[Session]]:
     """Returns what opens a session of the driver that the settings name. Imported late: each brings a library."""
     if settings.driver == "acsylla":
-        from shards.stores.cassandra.acsylla_session import AcsyllaSession  # noqa: PLC0415
+        from shards.stores.cassandra.acsylla_session import AcsyllaSession  # noqa: PLC0415  not unless it is used
 
         return AcsyllaSession.open
-    from shards.stores.cassandra.driver_session import DriverSession  # noqa: PLC0415
+    from shards.stores.cassandra.driver_session import DriverSession  # noqa: PLC0415  not unless it is used
 
     return DriverSession.open

@@ -142,7 +142,7 @@ class DriverSession(Session):
             return None
         return Node(str(host.broadcast_rpc_address), answer.rows, asked_s, time.time())
 
-    async def _run(self, statement: Any, profile: str, values: Any = None, host: Any = None) -> _Answer:  # noqa: ANN401
+    async def _run(self, statement: Any, profile: str, values: Any = None, host: Any = None) -> _Answer:  # noqa: ANN401  the driver's own types
         """Hands a statement to the driver's threads and takes its answer back to this loop."""
         answer: asyncio.Future[_Answer] = self._loop.create_future()
         self._under_way += 1

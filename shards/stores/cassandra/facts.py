@@ -75,6 +75,6 @@ def no_schema(settings: CassandraSettings) -> ShardMismatch:
 
 def _decoded(fact: Fact) -> ShardFacts:
     try:
-        return ShardFacts(**msgspec.json.decode(fact.value, type=dict[str, int | str]))  # type: ignore[arg-type]
+        return ShardFacts(**msgspec.json.decode(fact.value, type=dict[str, int | str]))  # type: ignore[arg-type]  # as written by create
     except (msgspec.DecodeError, TypeError) as error:
         raise Corrupt(f"the facts of the shard are not readable: {error}") from error

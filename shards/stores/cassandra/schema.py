@@ -135,7 +135,7 @@ async def look(session: DriverSession, settings: CassandraSettings, known: Seque
     tables = frozenset(str(table) for (table,) in listed)
     applied: dict[int, str] = {}
     if _VERSIONS in tables:
-        rows = await session.run(f"SELECT version, checksum FROM {name}.{_VERSIONS} WHERE part = 0")  # noqa: S608
+        rows = await session.run(f"SELECT version, checksum FROM {name}.{_VERSIONS} WHERE part = 0")  # noqa: S608  the name was checked to be one
         applied = {cast("int", version): str(checksum) for version, checksum in rows}
     is_complete = len(applied) >= len(known) and frozenset().union(*(step.tables for step in known)) <= tables
     return State(replication, applied, tables, await facts.read(await _control(session, name)) if is_complete else None)
@@ -161,7 +161,7 @@ async def apply(session: DriverSession, settings: CassandraSettings, todo: Plan)
         for statement in step.statements:
             await session.run(_TABLE.sub(rf"CREATE TABLE IF NOT EXISTS {name}.\1", statement))
         await session.run(
-            f"INSERT INTO {name}.{_VERSIONS} (part, version, name, checksum, applied_at_ms) "  # noqa: S608
+            f"INSERT INTO {name}.{_VERSIONS} (part, version, name, checksum, applied_at_ms) "  # noqa: S608  the name was checked to be one
             "VALUES (0, %s, %s, %s, %s)",
             (step.version, step.name, step.checksum, time.time_ns() // 1_000_000),
         )
