@@ -12,7 +12,7 @@ import grpc
 
 from clients import errors
 from clients.errors import OrderError, Unavailable
-from clients.fleet import Fleet, Link
+from clients.fleet import DISCOVERY_TIMEOUT_S, READY_TIMEOUT_S, Fleet, Link
 from clients.retry import Attempts, RetryBudget, RetryPolicy
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ class Calls:
         The first one fails at once when no worker can be reached. Later ones wait for a worker instead, within their
         time: as long as nobody is there, asking again and again would only spend attempts and budget.
         """
-        link = await self.link()
+        # Finding the workers may take half of what the attempt has; the seeds serve meanwhile.
+        link = await self.link(attempts.timeout_s / 2)
         wait = attempts.failed > 0
         try:
             with link.used():
@@ -102,9 +103,9 @@ class Calls:
             raise attempts.telling(error)
         await asyncio.sleep(delay_s)
 
-    async def link(self) -> Link:
+    async def link(self, patience_s: float = math.inf) -> Link:
         """Returns the present link; a name that does not resolve is a retryable OrderError."""
         try:
-            return await self.fleet.link()
+            return await self.fleet.link(min(patience_s, DISCOVERY_TIMEOUT_S + READY_TIMEOUT_S))
         except OSError as failure:
             raise Unavailable(str(failure), code=grpc.StatusCode.UNAVAILABLE) from failure

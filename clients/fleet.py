@@ -119,6 +119,8 @@ class Fleet:
         self._link: Link | None = None
         self._old: set[Link] = set()
         self._opening = asyncio.Lock()
+        self._discovered = asyncio.Event()
+        """The workers were asked for once, with or without success."""
         self._follower: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -144,16 +146,19 @@ class Fleet:
         """What calls are balanced over at this moment; empty before the first call."""
         return self._link.addresses if self._link is not None else ()
 
-    async def link(self) -> Link:
-        """Returns the present link; the first call connects.
+    async def link(self, patience_s: float = DISCOVERY_TIMEOUT_S + READY_TIMEOUT_S) -> Link:
+        """Returns the present link; the first call connects, and waits so long for the workers to be found.
 
-        Takes DISCOVERY_TIMEOUT_S + READY_TIMEOUT_S at most, and never fails because nobody answers: the call that asked
-        finds that out. Raises OSError when no seed can be resolved, RuntimeError when closed.
+        Never fails because nobody answers: the call that asked finds that out. Raises OSError when no seed can be
+        resolved, RuntimeError when closed.
         """
         if self._link is None:
             async with self._opening:
                 if self._link is None:
                     await self._open()
+        if not self._discovered.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._discovered.wait(), patience_s)
         if self._closed or self._link is None:
             raise RuntimeError("the client is closed")
         return self._link
@@ -174,9 +179,13 @@ class Fleet:
     async def _open(self) -> None:
         if self._closed:
             raise RuntimeError("the client is closed")
-        self._link = seeds = Link(self.seeds, await endpoints.resolve(self.seeds))
-        if not self._discover:
-            return
+        self._link = Link(self.seeds, await endpoints.resolve(self.seeds))
+        if self._discover:
+            self._follower = asyncio.create_task(self._find_and_follow(self._link), name="crest-topology")
+        else:
+            self._discovered.set()
+
+    async def _find_and_follow(self, seeds: Link) -> None:
         try:
             with seeds.used():
                 answer = await seeds.topology.GetTopology(
@@ -187,7 +196,9 @@ class Fleet:
             log.debug("no topology from %s: %s", seeds, error.code())
             if error.code() == grpc.StatusCode.UNIMPLEMENTED:
                 return
-        self._follower = asyncio.create_task(self._follow(), name="crest-topology")
+        finally:
+            self._discovered.set()
+        await self._follow()
 
     async def _follow(self) -> None:
         """Adopts every topology that a worker streams; when a stream ends another worker is asked, by and by."""

@@ -8,7 +8,7 @@ import pytest
 
 from clients import BlockingOrderClient, OrderClient, OrderLine, RetryPolicy, Unavailable
 from protos.orders.v1 import orders_pb2
-from tests.support.scripted_server import ScriptedServer
+from tests.support.scripted_server import Hang, ScriptedServer
 from tests.support.waiting import until
 
 HOST = "127.0.0.25"
@@ -132,3 +132,14 @@ async def test_the_blocking_face_is_the_same_client(fleet: list[ScriptedServer])
         return versions
 
     assert await asyncio.to_thread(script) == [2]
+
+
+async def test_looking_for_workers_does_not_outlast_the_call(fleet: list[ScriptedServer]) -> None:
+    """A topology that does not answer leaves a call with a short deadline its time, and the seeds to go to."""
+    fleet[0].script("GetTopology", Hang())
+    fleet[0].script("WatchTopology", Hang())
+    client = OrderClient(fleet[0].address, policy=QUICK)
+    created = await client.create("zoe", "EUR", LINES, deadline_s=0.8)
+    assert created.order.version == 1
+    assert client.addresses == (fleet[0].address,)
+    await client.close()
