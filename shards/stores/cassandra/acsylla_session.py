@@ -199,7 +199,9 @@ def _cluster(settings: CassandraSettings) -> acsylla.Cluster:
         consistency=consistency,
         serial_consistency=serial,
         load_balance_dc_aware=settings.data_center,
-        token_aware_routing_shuffle_replicas=False,  # one coordinator a partition: rounds that meet there wait
+        # one coordinator a partition, the first live replica: rounds of Paxos that meet there wait for each other
+        token_aware_routing_shuffle_replicas=False,
+        randomized_contact_points=False,  # or each session begins at a replica of its own, chosen by the same dice
         retry_policy="fallthrough",
         num_threads_io=1,
         coalesce_delay_us=_COALESCE_US,
