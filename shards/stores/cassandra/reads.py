@@ -26,12 +26,6 @@ def row_of(columns: tuple[Value, ...]) -> Row:
     return Row(key, cast("str", customer), cast("bytes", marks), cast("bytes", body))
 
 
-async def read_one(session: Session, statements: Statements, place: Place, key: Key, kind: Kind) -> Row | None:
-    """Returns the row of one key. Raises ``StoreError``."""
-    rows = await session.execute(statements.read[0], (*place, *key), kind)
-    return row_of(rows[0]) if rows else None
-
-
 async def read_many(
     session: Session, statements: Statements, places: Sequence[Place], keys: Sequence[Key], kind: Kind
 ) -> list[Row | None]:

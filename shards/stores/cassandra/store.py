@@ -26,7 +26,7 @@ from shards.stores.cassandra import refusals
 from shards.stores.cassandra.connection import Connection, Link
 from shards.stores.cassandra.indexer import Indexer, wall_clock_ms
 from shards.stores.cassandra.listing import Customer, Listing, Window
-from shards.stores.cassandra.reads import Place, read_many, read_one
+from shards.stores.cassandra.reads import Place, read_many, row_of
 from shards.stores.cassandra.session import Kind, Session, Step
 
 _KIND_OF: Final = {Consistency.CACHED: Kind.READ, Consistency.STRONG: Kind.SERIAL_READ}
@@ -142,7 +142,9 @@ class CassandraStore(Store):
         link = self._connection.link()
         kind = _KIND_OF[consistency]
         if len(keys) == 1:
-            return [await read_one(link.session, link.statements, self.lane(keys[0]), keys[0], kind)]
+            (key,) = keys
+            found = await link.session.execute(link.statements.read[0], (*self.lane(key), *key), kind)
+            return [row_of(found[0]) if found else None]
         places = [self.lane(key) for key in keys]
         return await read_many(link.session, link.statements, places, keys, kind)
 
