@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 from typing import Final, Protocol
 
@@ -32,7 +33,9 @@ class FarCache(Protocol):
 class LayeredCache:
     """Asks ``near`` first and ``far`` for the rest. Obeys ``shards.contract.Cache``.
 
-    What is put is remembered near at once, and far soon after: no caller waits for that. Closes both.
+    What is put is remembered near at once, and far soon after: no caller waits for that. A row that is put late, when
+    near has pushed out a newer version already, is answered all the same while its lifetime lasts, which counts from
+    its read; what this process wrote itself, ``wrappers.cached`` does not go behind. Closes both.
     """
 
     def __init__(self, near: Cache, far: FarCache, observer: Observer) -> None:
@@ -40,6 +43,7 @@ class LayeredCache:
         self._far = far
         self._observer = observer
         self._waiting: dict[Key, tuple[Row, float]] = {}
+        self._under_way: dict[Key, tuple[Row, float]] = {}
         self._storing: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -52,7 +56,7 @@ class LayeredCache:
         if missed:
             readings = await self._far.find([keys[index] for index in missed])
             for index, reading in zip(missed, readings, strict=True):
-                if reading is not None:
+                if reading is not None and not self._newer_on_its_way(reading[0]):
                     rows[index] = reading[0]
                     await self._near.put((reading[0],), reading[1])
         return rows
@@ -84,7 +88,14 @@ class LayeredCache:
         """Hands over what waits, until nothing does."""
         try:
             while self._waiting:
-                keys = list(self._waiting)[:STORED_ROWS_MAX]
-                await self._far.store([self._waiting.pop(key) for key in keys])
+                keys = list(itertools.islice(self._waiting, STORED_ROWS_MAX))
+                self._under_way = {key: self._waiting.pop(key) for key in keys}
+                await self._far.store(list(self._under_way.values()))
         finally:
+            self._under_way = {}
             self._storing = None
+
+    def _newer_on_its_way(self, row: Row) -> bool:
+        """Tells whether far has not heard yet of a newer version, which near may have forgotten already."""
+        on_its_way = self._waiting.get(row.key) or self._under_way.get(row.key)
+        return on_its_way is not None and on_its_way[0].version > row.version
