@@ -1,9 +1,10 @@
-"""The Cassandra that tests of its store run against: one node for the whole run, started when the first test asks."""
+"""The Cassandra that tests run against: one cluster for the whole run, started, and grown, when a test asks."""
 
 import atexit
 import functools
 import os
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,16 @@ DRIVERS: Final = ("acsylla", "cassandra-driver")
 
 _ADDRESS: Final = "CREST_TEST_CASSANDRA"
 """Environment: ``address:port`` of a node to use instead of one of our own, to save its start while developing."""
+
+_FOLDER: Final = "CREST_TEST_CLUSTER"
+"""Environment: folder of a cluster to use, and to leave running, for the same reason."""
+
+_FIRST_ADDRESS: Final = "127.0.0.44"
+_CQL_PORT: Final = 20_941
+_REDIS_PORT: Final = 20_950
+
+_NODES: Final = ThreadPoolExecutor(1, "nodes")
+"""The thread that starts nodes: they end with the thread that started them, and this one stays."""
 
 
 def small_cluster(directory: Path, first_address: str, cql_port: int, **changes: object) -> Cluster:
@@ -36,19 +47,47 @@ def small_cluster(directory: Path, first_address: str, cql_port: int, **changes:
     return Cluster(spec, directory, dies_with_parent=True)
 
 
+def shared_cluster(shards: int = 1, *, redis: bool = False) -> Cluster:
+    """The cluster that all tests of a run share, all of it up; grown by what is asked for beyond what there is.
+
+    Whoever kills its nodes asks again afterwards, which revives them. Skips where there can be none.
+    """
+    folder = _folder()
+    recorded = Cluster.recorded(folder)
+    if recorded is not None:
+        shards, redis = max(shards, recorded.spec.shards), redis or recorded.spec.redis
+    cluster = small_cluster(
+        folder, _FIRST_ADDRESS, _CQL_PORT, shards=shards, redis=redis, redis_first_port=_REDIS_PORT
+    )
+    try:
+        _NODES.submit(cluster.up).result()
+    except MissingError as error:
+        pytest.skip(f"no Cassandra: {error}")
+    return cluster
+
+
+@functools.cache
+def _folder() -> Path:
+    if given := os.environ.get(_FOLDER):
+        return Path(given)
+    folder = Path(tempfile.mkdtemp(prefix="crest-cassandra-"))
+
+    def clear() -> None:
+        if cluster := Cluster.recorded(folder):
+            cluster.down(grace_s=0, wipe=True)
+
+    atexit.register(clear)
+    return folder
+
+
 @functools.cache
 def node_address() -> tuple[str, int]:
-    """Host and port of the node that tests share, started now unless it runs; skips where it cannot be."""
+    """Host and port of one node that tests share, started now unless it runs; skips where it cannot be."""
     if given := os.environ.get(_ADDRESS):
         host, _, port = given.partition(":")
         return host, int(port or 9042)
-    cluster = small_cluster(Path(tempfile.mkdtemp(prefix="crest-cassandra-")), "127.0.0.41", 20_941)
-    try:
-        cluster.up()
-    except MissingError as error:
-        pytest.skip(f"no Cassandra: {error}")
-    atexit.register(lambda: cluster.down(grace_s=0, wipe=True))
-    return cluster.spec.first_address, cluster.spec.cql_port
+    spec = shared_cluster().spec
+    return spec.first_address, spec.cql_port
 
 
 def node_settings(driver: str, keyspace: str = "crest_test", lanes: int = 1) -> CassandraSettings:

@@ -52,7 +52,7 @@ def judge(nodes: Sequence[Node], clocks: Sequence[Node], copies: int | None, set
         if values.get("commitlog_sync") == "periodic":
             warnings.append(
                 f"node {node.address}: commitlog_sync is periodic: an acknowledged order is not on its disk yet, "
-                "and is lost when the nodes that hold it lose power together; set it to group"
+                "and is lost when the nodes that hold it are killed or lose power together; set it to group"
             )
         threshold = _bytes(values.get("batch_size_fail_threshold", ""))
         if threshold is not None and threshold * _BATCH_SHARE < batch_bytes_max:
