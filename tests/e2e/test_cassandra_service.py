@@ -10,26 +10,14 @@ import pytest
 
 from protos.orders.v1 import orders_pb2 as pb
 from shards.keys import mint_uuid7
-from shards.schema import ExitCode, main
-from tests.support.cassandra_node import make_empty, node_address, node_settings
 from tests.support.crest import Crest, create_request, orders
-
-SHARDS = 3
+from tests.support.storage import storage
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Crest]:
-    """Two workers over three shards, each an empty keyspace of the tests' node."""
-    host, port = node_address()
-    file = tmp_path / "topology.toml"
-    file.write_text(f'[defaults]\ncontact_points = ["{host}"]\nport = {port}\nreplication = 1\n')
-    with file.open("a") as text:
-        for shard in range(SHARDS):
-            asyncio.run(make_empty(node_settings("cassandra-driver", f"crest_e2e_{shard}")))
-            text.write(f'[[shards]]\nid = {shard}\nkeyspace = "crest_e2e_{shard}"\n')
-    assert main(["status", "--topology-file", str(file)]) is ExitCode.DONE
-    flags = ("--store", "cassandra", "--topology-file", str(file), "--workers", "2")
-    with Crest("127.0.0.43", 20_400, tmp_path / "unused", *flags) as server:
+    """Two workers over three shards and a Redis Cluster."""
+    with Crest("127.0.0.43", 20_400, tmp_path / "unused", *storage("cassandra").flags) as server:
         server.wait_serving()
         yield server
 
@@ -38,7 +26,7 @@ async def test_orders_live_through_workers_that_share_cassandra(server: Crest) -
     """Created through one worker, replayed, moved and listed through the other; both see the same."""
     async with server.channel(0) as one, server.channel(1) as two:
         first, second = orders(one), orders(two)
-        requests = [create_request(f"customer-{number}", mint_uuid7()) for number in range(30)]
+        requests = [create_request(f"customer-{mint_uuid7().hex()}") for number in range(30)]
         created = await asyncio.gather(*(first.CreateOrder(request, timeout=20) for request in requests))
         replayed = await asyncio.gather(*(second.CreateOrder(request, timeout=20) for request in requests))
         assert [answer.order for answer in replayed] == [answer.order for answer in created]

@@ -3,6 +3,7 @@
 import atexit
 import functools
 import os
+import signal
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -56,14 +57,26 @@ def shared_cluster(shards: int = 1, *, redis: bool = False) -> Cluster:
     recorded = Cluster.recorded(folder)
     if recorded is not None:
         shards, redis = max(shards, recorded.spec.shards), redis or recorded.spec.redis
-    cluster = small_cluster(
-        folder, _FIRST_ADDRESS, _CQL_PORT, shards=shards, redis=redis, redis_first_port=_REDIS_PORT
-    )
+    cluster = small_cluster(folder, _FIRST_ADDRESS, _CQL_PORT, shards=shards, redis=redis, redis_first_port=_REDIS_PORT)
     try:
-        _NODES.submit(cluster.up).result()
+        revive(cluster)
     except MissingError as error:
         pytest.skip(f"no Cassandra: {error}")
     return cluster
+
+
+def revive(cluster: Cluster) -> None:
+    """Starts whatever of a cluster does not run; returns when all of it serves."""
+    _NODES.submit(cluster.up).result()
+
+
+def kill_all_nodes(cluster: Cluster) -> None:
+    """Kills every Cassandra node with -9, all before the first is seen to be gone."""
+    for process in [node.process for node in cluster.cassandra]:
+        if process is not None:
+            process.send(signal.SIGKILL)
+    for node in cluster.cassandra:
+        node.kill()
 
 
 @functools.cache

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from shards import assembly, settings
 from tests.support.cassandra_node import make_empty, shared_cluster
 
 STORAGES: Final = ("embedded", "cassandra")
+
+SETUPS: Final = (("grpcio", "embedded"), ("native", "embedded"), ("native", "cassandra"))
+"""Transport and storage: each of either once, for tests that need not have all combinations."""
 
 SHARDS: Final = 3
 """Cassandra shards, a node each."""
@@ -45,11 +49,6 @@ class Storage:
         finally:
             os.close(lock)
 
-    def kill_nodes(self) -> None:
-        """Kills every Cassandra node at once, with -9."""
-        for node in shared_cluster_nodes():
-            node.kill()
-
 
 @functools.cache
 def storage(name: str) -> Storage:
@@ -62,6 +61,6 @@ def storage(name: str) -> Storage:
     async def empty() -> None:
         await asyncio.gather(*map(make_empty, file.shards.values()))
 
-    # a loop of its own: the test that asks may be running in one
-    asyncio.run(empty())
+    with ThreadPoolExecutor(1) as thread:  # whose loop is its own: the test that asks may be running in one
+        thread.submit(asyncio.run, empty()).result()
     return Storage(name, folder / SERVER_SETTINGS)
