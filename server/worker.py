@@ -37,6 +37,9 @@ from shards.contract import StoreError
 _GC_THRESHOLD: Final = 20_000
 """Allocations between two searches for garbage in cycles (default 700): a call leaves next to none."""
 
+_SWITCH_INTERVAL_S: Final = 0.001
+"""For so long the event loop may keep a store's thread from its result (default 5 ms; measured in docs/adr/0004)."""
+
 _CUT_MARGIN_S: Final = 0.1
 """By this much servers are stopped later than the grace says, so that what outlasts it can still be counted."""
 
@@ -194,12 +197,15 @@ def main() -> ExitCode:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the supervisor acts
     logs.configure(f"worker-{launch.number}", launch.config.log_format, launch.config.log_level)
     gc.set_threshold(_GC_THRESHOLD)
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     metrics = open_files(launch.metrics_dir, launch.metrics_id, launch.number)
     try:
         return uvloop.run(_serve(launch, metrics))
     except Exception:  # noqa: BLE001  # the last station: it is logged, and the exit code tells
         _log.exception("a defect ended this worker")
         return ExitCode.DEFECT
+    finally:
+        metrics.write()
 
 
 if __name__ == "__main__":

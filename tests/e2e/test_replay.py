@@ -12,6 +12,11 @@ from tests.torture.service import Setup
 
 HOST = "127.0.0.26"
 
+TIMEOUT_S = 600
+"""Twenty times what a test takes on an idle machine."""
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(TIMEOUT_S)]
+
 
 @pytest.mark.parametrize(("transport", "count", "port"), [("native", 10_000, 20_500), ("grpcio", 1_000, 20_520)])
 async def test_every_request_makes_one_order(transport: str, count: int, port: int, tmp_path: Path) -> None:
@@ -19,7 +24,7 @@ async def test_every_request_makes_one_order(transport: str, count: int, port: i
     every time, says once that it created, and is listed after a kill -9 of all processes.
     """
     setup = Setup(HOST, port, 2, transport, tmp_path / "data")
-    result = await torture(setup, count, seed=3, seconds=100, deadly=False)
+    result = await torture(setup, count, seed=3, seconds=TIMEOUT_S, deadly=False)
     assert result.ledger.findings == []
     assert result.ledger.orders == count
     assert result.ledger.answers == result.sends
@@ -29,6 +34,6 @@ async def test_every_request_makes_one_order(transport: str, count: int, port: i
 async def test_every_request_makes_one_order_while_workers_die(tmp_path: Path) -> None:
     """With workers killed meanwhile and callers that ask again, each request still makes exactly one order."""
     setup = Setup(HOST, 20_540, 2, "native", tmp_path / "data")
-    result = await torture(setup, 4_000, seed=4, seconds=100, deadly=True)
+    result = await torture(setup, 3_000, seed=4, seconds=TIMEOUT_S, deadly=True)
     assert result.ledger.findings == []
-    assert result.ledger.orders == 4_000
+    assert result.ledger.orders == 3_000

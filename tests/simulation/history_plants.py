@@ -309,7 +309,7 @@ def a_list_is_read_from_behind(patch: pytest.MonkeyPatch) -> None:
 
     async def old(self: Orders, query: Query, deadline: float, fits: Callable[[Order], bool]) -> Page:
         page = await listing(self, query, deadline, fits)
-        return page._replace(orders=[order.as_of(1) for order in page.orders])
+        return page._replace(orders=tuple(order.as_of(1) for order in page.orders))
 
     patch.setattr(Orders, "list", old)
 

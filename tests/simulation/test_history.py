@@ -28,8 +28,9 @@ def test_every_history_can_be_explained() -> None:
 
 def test_histories_hold_every_kind_of_answer() -> None:
     """The runs meet everything that callers can be told, so that a clean one means something."""
-    seen = {(operation.kind, operation.result.outcome) for seed in range(8) for operation in play(seed)[0]}
-    reasons = {operation.result.reason for seed in range(8) for operation in play(seed)[0]}
+    operations = [operation for seed in range(8) for operation in play(seed)[0]]
+    seen = {(operation.kind, operation.result.outcome) for operation in operations}
+    reasons = {operation.result.reason for operation in operations}
     assert seen >= {(kind, Outcome.OK) for kind in Kind}
     assert seen >= {(Kind.CREATE, Outcome.UNKNOWN), (Kind.MOVE, Outcome.UNKNOWN), (Kind.CREATE, Outcome.FAILED)}
     assert reasons >= {

@@ -48,11 +48,17 @@ class RedisCluster:
         for master in self.masters():
             master.ask("FLUSHALL")
 
-    def heal(self) -> None:
-        """Revives and resumes whatever a test has ended or paused, and waits until the cluster is whole."""
+    def revive(self) -> None:
+        """Starts and resumes whatever a test has ended or paused, at once.
+
+        Nodes die with the thread that starts them, so not from a passing one.
+        """
         for node in self.nodes:
             node.resume()
             node.start()
+
+    def wait_whole(self) -> None:
+        """Waits until every node serves, three of them as masters."""
         for node in self.nodes:
             node.wait_ready(BOOT_S)
         for node in self.nodes:

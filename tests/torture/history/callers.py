@@ -17,18 +17,22 @@ from typing import Final, Protocol
 from shards.keys import format_uuid, order_id_of, parse_uuid7
 from tests.support.history import AUDITOR, WRITES, History, Kind, Operation, Outcome, Result
 
-HOT_ORDERS: Final = 12
+HOT_ORDERS: Final = 8
 """The newest orders, which most operations are about: many callers meet at each."""
 
 ORDERS_A_CUSTOMER: Final = 25
 TRIES_MAX: Final = 6
 """A caller gives a request up after so many tries; whether it took effect is settled in the end."""
 
+LOOKS_MAX: Final = 10
 SETTLERS: Final = 16
 """Requests settled, and orders audited, at once."""
 
 _PAUSE_S: Final = (0.01, 0.4)
 """Before another try: a random time between these."""
+
+_LOOK_S: Final = 0.02
+"""Longest pause of who looks out for an order."""
 
 _NEXT: Final = {
     "PENDING": ("ConfirmPayment", "ConfirmPayment", "ConfirmPayment", "CancelOrder"),
@@ -131,7 +135,7 @@ class Callers:
         chance = random.Random(self._seed << 16 ^ number)
         actions = (self._create, self._move, self._repeat, self._read, self._list)
         while time.monotonic() < until and len(self._history) < operations_max:
-            (action,) = chance.choices(actions, (15, 28, 12, 41, 4)) if self._orders else (self._create,)
+            (action,) = chance.choices(actions, (9, 30, 12, 45, 4)) if self._orders else (self._create,)
             await action(number, chance)
 
     async def _create(self, number: int, chance: random.Random) -> None:
@@ -148,7 +152,20 @@ class Callers:
         )
         known = self._known[create.order] = _Known(create)
         self._orders.append(known)
-        await self._request(create, number, chance)
+        lookers = chance.choice((0, 0, 0, 0, 2))
+        await asyncio.gather(
+            self._request(create, number, chance), *(self._look_out(known, number, chance) for _ in range(lookers))
+        )
+
+    async def _look_out(self, known: _Known, number: int, chance: random.Random) -> None:
+        """Asks for an order that is being created until it is there, and once more, or until the patience is gone."""
+        look = Operation(kind=Kind.CACHED, customer=known.create.customer, order=known.create.order)
+        for _ in range(LOOKS_MAX):
+            there = known.version > 0
+            await self._try(look, number)
+            if there:
+                return
+            await asyncio.sleep(chance.uniform(0, _LOOK_S))  # sleep: a caller's pace
 
     async def _move(self, number: int, chance: random.Random) -> None:
         known = self._pick(chance)
