@@ -20,7 +20,7 @@ from shards import assembly
 from shards.contract import Outcome
 from shards.routing import Router
 from tests.support.rpc_worker import RpcWorker, a_create, new_id, rpc_worker
-from tests.support.storage import SETUPS, storage
+from tests.support.storage import SETUPS, SHARDS, storage
 
 IN_TIME_S = 20
 
@@ -202,7 +202,7 @@ async def test_the_topology_is_followed(worker: RpcWorker) -> None:
     call = worker.topology.WatchTopology(topology_pb2.WatchTopologyRequest())
     first = (await first_of(call)).topology
     assert (first.epoch, len(first.slot_shards), len(first.workers)) == (1, 4096, 0)
-    assert [(shard.id, shard.weight) for shard in first.shards] == [(0, 1), (1, 1)]
+    assert [(shard.id, shard.weight) for shard in first.shards] == [(shard, 1) for shard in range(SHARDS)]
     worker.fleet.update([WorkerInfo(0, "127.0.0.1:50052", WorkerState.SERVING)])
     second = (await first_of(call)).topology
     assert [(w.id, w.address, w.state) for w in second.workers] == [

@@ -22,7 +22,7 @@ SETUPS: Final = (("grpcio", "embedded"), ("native", "embedded"), ("native", "cas
 """Transport and storage: each of either once, for tests that need not have all combinations."""
 
 SHARDS: Final = 3
-"""Cassandra shards, a node each."""
+"""Of either storage; Cassandra has a node for each."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,7 @@ class Storage:
     @contextmanager
     def prepared(self, data_dir: Path) -> Iterator[assembly.StorageSettings]:
         """Makes and owns it, for a worker inside the test's process."""
-        flags = {"data_dir": data_dir, "shards": 2 if self.config is None else None}
-        ready = storage_settings(load(flags, {}, self.config))
+        ready = storage_settings(load({"data_dir": data_dir, "shards": SHARDS}, {}, self.config))
         lock = assembly.prepare(ready)
         try:
             yield ready
