@@ -203,7 +203,6 @@ def _cluster(settings: CassandraSettings) -> Cluster:
         security["auth_provider"] = PlainTextAuthProvider(settings.credentials.username, settings.credentials.password)
     if settings.tls is not None:
         security["ssl_context"] = _ssl_context(settings.tls)
-        security["ssl_options"] = {"server_hostname": None} if not settings.tls.verify_host else None
     return Cluster(
         list(settings.contact_points),
         port=settings.port,
