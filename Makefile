@@ -11,6 +11,8 @@ PYTHON ?= python3.11
 VENV := .venv
 PY := $(VENV)/bin/python
 ARGS ?=
+STORE ?= embedded
+CLUSTER ?= .cluster
 
 # What mypy looks at: the packages that are there.
 CODE := $(patsubst %/__init__.py,%,$(wildcard $(addsuffix /__init__.py,server shards clients bench deploy tests)))
@@ -28,10 +30,16 @@ help: ## List the targets
 # ------------------------------------------------------------------------------------------------------ use
 
 .PHONY: run
-run: $(RUNTIME) ## Start the server on 127.0.0.1:50051; orders are kept in data/
+run: $(RUNTIME) ## Start the server on 127.0.0.1:50051; orders in data/, or in what `make up` started (STORE=cassandra)
 	@$(PY) -m protos.generate --check-sources
+ifeq ($(STORE),cassandra)
+	@$(PY) -m deploy.cluster status --brief --dir $(CLUSTER)
+	@echo "starting the server (data in the cluster of make up, Ctrl-C drains and stops)"
+	@exec $(PY) -m server --config $(CLUSTER)/server.toml $(ARGS)
+else
 	@echo "starting the server (data in data/, Ctrl-C drains and stops)"
-	@exec $(PY) -m server --data-dir data $(ARGS)
+	@exec $(PY) -m server --store $(STORE) --data-dir data $(ARGS)
+endif
 
 .PHONY: test
 test: $(DEV) ## Run every test suite and print what each took
@@ -60,16 +68,18 @@ torture: $(DEV) ## Histories judged, then a million requests sent 1-5 times, whi
 # A variable not given leaves what the cluster was made with; a new one has 3 shards of one node.
 .PHONY: up
 up: $(DEV) ## Start Cassandra shards and a Redis Cluster, or revive them (SHARDS=3 REPLICAS=1 COMMITLOG_SYNC=group)
-	@$(PY) -m deploy.cluster up $(if $(SHARDS),--shards $(SHARDS)) $(if $(REPLICAS),--replicas $(REPLICAS)) \
-	  $(if $(COMMITLOG_SYNC),--commit-log-sync $(COMMITLOG_SYNC)) $(ARGS)
+	@$(PY) -m deploy.cluster up --dir $(CLUSTER) $(if $(SHARDS),--shards $(SHARDS)) \
+	  $(if $(REPLICAS),--replicas $(REPLICAS)) $(if $(COMMITLOG_SYNC),--commit-log-sync $(COMMITLOG_SYNC)) $(ARGS)
+	@$(PY) -m shards.schema apply --topology-file $(CLUSTER)/topology.toml
+	@echo "make run STORE=cassandra serves on it"
 
 .PHONY: down
 down: $(DEV) ## End what `make up` started; its data stay (ARGS=--wipe removes them)
-	@$(PY) -m deploy.cluster down $(ARGS)
+	@$(PY) -m deploy.cluster down --dir $(CLUSTER) $(ARGS)
 
 .PHONY: status
 status: $(DEV) ## Tell which nodes of the cluster run and serve (ARGS=--json)
-	@$(PY) -m deploy.cluster status $(ARGS)
+	@$(PY) -m deploy.cluster status --dir $(CLUSTER) $(ARGS)
 
 # -------------------------------------------------------------------------------------------------- develop
 

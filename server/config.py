@@ -112,7 +112,10 @@ class Config:
         default=False, panel="Listening", text="Serve channelz, which shows connections and their peers to any caller."
     )
 
-    store: str = _field("embedded", "Storage", "Where orders are kept.", choices=("embedded",))
+    store: str = _field("embedded", "Storage", "Where orders are kept.", choices=("embedded", "cassandra"))
+    topology_file: str = _field(
+        "", "Storage", "TOML file that names the clusters of the store cassandra (docs/topology-file.md)."
+    )
     data_dir: Path = _field(  # noqa: RUF009  # a Path is immutable
         Path("data"), "Storage", "Directory of the embedded store; created when missing."
     )

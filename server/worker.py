@@ -165,6 +165,7 @@ def storage_settings(config: Config) -> StorageSettings:
     return StorageSettings(
         data_dir=config.data_dir,
         store=config.store,
+        topology_file=config.topology_file,
         shards=config.shards,
         queue_rows_max=config.queue_rows_max,
         cache=config.cache,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +13,12 @@ from typing import Final
 from shards.caches.layered import LayeredCache
 from shards.caches.local import LocalCache
 from shards.caches.redis_cluster import CLOCKS_DIFFER_S, Access, RedisClusterCache
-from shards.contract import Cache, Observer, Row, Store, Unavailable
+from shards.contract import Cache, Observer, Row, Store, StoreError, Unavailable
 from shards.lanes import Lanes
 from shards.routing import Router, Shard
+from shards.settings import CassandraSettings, SettingsError, TopologyFile, load
 from shards.stores import embedded
+from shards.stores.cassandra import CassandraStore, open_topology_store
 from shards.stores.embedded import EmbeddedStore, datadir
 from shards.stores.embedded.control import EmbeddedTopologyStore
 from shards.topology import Topology
@@ -23,11 +27,18 @@ from shards.wrappers.cached import CachedStore
 from shards.wrappers.observed import ObservedCache, ObservedStore
 from shards.wrappers.seals import Seals
 
-STORES: Final = ("embedded",)
+STORES: Final = ("embedded", "cassandra")
 """What ``StorageSettings.store`` may be."""
 
 CACHES: Final = ("local", "redis_cluster", "none")
 """What ``StorageSettings.cache`` may be."""
+
+_CONNECT_WAIT_S: Final = 3.0
+"""How long a worker's start waits for a cluster; its shard is unavailable from then until it is there."""
+
+
+class StorageRefused(StoreError):
+    """The storage is not what the settings say. Nothing was written. The text is one line for the operator."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +49,8 @@ class StorageSettings:
     """Directory of the embedded store."""
     store: str = "embedded"
     """One of ``STORES``."""
+    topology_file: str = ""
+    """Of the store ``cassandra``: the path of the TOML file that names its clusters."""
     shards: int = 4
     """Shards of a directory that is yet to be made."""
     queue_rows_max: int = 4_096
@@ -76,7 +89,13 @@ def prepare(settings: StorageSettings) -> int:
     Returns an inheritable descriptor: the data is ours while any process holds it open. Raises ``StoreError`` with one
     line for the operator.
     """
-    return datadir.prepare(settings.data_dir, settings.shards)
+    if settings.store == "embedded":
+        return datadir.prepare(settings.data_dir, settings.shards)
+    _load_file(settings)
+    # there is nothing on this machine that would have to be ours alone
+    descriptor = os.open(settings.topology_file, os.O_RDONLY)
+    os.set_inheritable(descriptor, True)  # noqa: FBT003  the library's signature
+    return descriptor
 
 
 def backup(settings: StorageSettings, target: Path) -> int:
@@ -84,31 +103,35 @@ def backup(settings: StorageSettings, target: Path) -> int:
 
     Blocks. Raises ``StoreError`` with one line for the operator, as the next two do.
     """
+    _must_be_embedded(settings)
     return embedded.backup(settings.data_dir, target)
 
 
 def restore(settings: StorageSettings, source: Path) -> int:
     """Makes a data directory, where none is, of a backup that it checks first; returns the number of orders. Blocks."""
+    _must_be_embedded(settings)
     return embedded.restore(source, settings.data_dir)
 
 
 def iterate_rows(settings: StorageSettings) -> Iterator[Row]:
     """Yields the row of every order, also while they are served; see ``embedded.iterate_rows``. Blocks."""
+    _must_be_embedded(settings)
     return embedded.iterate_rows(settings.data_dir)
 
 
 async def open_router(settings: StorageSettings, observer: Observer) -> Router:
     """Opens every shard for this event loop; ``Router.close`` closes them. Raises ``StoreError``."""
     async with AsyncExitStack() as opening:
-        topology = await _load_topology(settings, opening)
+        if settings.store == "embedded":
+            topology, stores = await _open_embedded(settings, opening)
+        else:
+            topology, stores = await _open_cassandra(_load_file(settings), opening)
         cache = await _open_cache(settings, observer)
         opening.push_async_callback(cache.close)
         shards: dict[int, Shard] = {}
-        for info in topology.shards:
-            store = await EmbeddedStore.open(datadir.shard_path(settings.data_dir, info.id))
-            opening.push_async_callback(store.close)
-            shards[info.id] = shard_over(store, info.id, cache, settings, observer)
-            opening.push_async_callback(shards[info.id].lanes.close)
+        for shard, store in stores.items():
+            shards[shard] = shard_over(store, shard, cache, settings, observer)
+            opening.push_async_callback(shards[shard].lanes.close)
         return Router(topology, shards, observer, opening.pop_all())
     raise AssertionError  # an exit stack of closers swallows nothing
 
@@ -131,6 +154,58 @@ def shard_over(store: Store, shard: int, cache: Cache, settings: StorageSettings
         store=BoundedStore(cached, reads_max=settings.reads_max),
         seals=Seals(observed),
     )
+
+
+async def _open_embedded(settings: StorageSettings, opening: AsyncExitStack) -> tuple[Topology, Mapping[int, Store]]:
+    """Returns the topology and the store of each shard. The first worker that finds no topology makes one."""
+    control = await EmbeddedTopologyStore.open(datadir.control_path(settings.data_dir))
+    opening.push_async_callback(control.close)
+    topology = await control.load() or await control.create(Topology.initial(settings.shards))
+    stores: dict[int, Store] = {}
+    for info in topology.shards:
+        store = await EmbeddedStore.open(datadir.shard_path(settings.data_dir, info.id))
+        opening.push_async_callback(store.close)
+        stores[info.id] = store
+    return topology, stores
+
+
+async def _open_cassandra(file: TopologyFile, opening: AsyncExitStack) -> tuple[Topology, Mapping[int, Store]]:
+    """Returns the topology and the store of each shard, which need not be there yet."""
+    control = await open_topology_store(file.topology, wait_s=_CONNECT_WAIT_S)
+    opening.push_async_callback(control.close)
+    topology = await control.load()
+    if topology is None:
+        if sorted(file.shards) != list(range(len(file.shards))):
+            raise StorageRefused(f"the first topology needs shards 0 to {len(file.shards) - 1} in the topology file")
+        topology = await control.create(Topology.initial(len(file.shards)))
+    if unnamed := [info.id for info in topology.shards if info.id not in file.shards]:
+        raise StorageRefused(f"the topology file does not name shard {', '.join(map(str, unnamed))} of the topology")
+
+    stores: dict[int, Store] = {}
+
+    async def open_one(shard: int, settings: CassandraSettings) -> None:
+        stores[shard] = store = await CassandraStore.open(settings, name=f"shard {shard}", wait_s=_CONNECT_WAIT_S)
+        opening.push_async_callback(store.close)
+
+    opened = await asyncio.gather(
+        *(open_one(info.id, file.shards[info.id]) for info in topology.shards), return_exceptions=True
+    )
+    for failure in opened:  # looked at when all are done, so that whatever was opened is closed
+        if failure is not None:
+            raise failure
+    return topology, stores
+
+
+def _must_be_embedded(settings: StorageSettings) -> None:
+    if settings.store != "embedded":
+        raise StorageRefused(f"the store {settings.store} is backed up with its own tools: nodetool snapshot")
+
+
+def _load_file(settings: StorageSettings) -> TopologyFile:
+    try:
+        return load(Path(settings.topology_file), os.environ)
+    except SettingsError as error:
+        raise StorageRefused(str(error)) from error
 
 
 async def _open_cache(settings: StorageSettings, observer: Observer) -> Cache:
@@ -158,10 +233,3 @@ def _first_line(file: Path | None) -> str | None:
         return file.read_text().partition("\n")[0].strip() or None
     except (OSError, UnicodeDecodeError) as error:
         raise Unavailable(f"the Redis password in {file} cannot be read: {error}") from error
-
-
-async def _load_topology(settings: StorageSettings, opening: AsyncExitStack) -> Topology:
-    """Returns the topology that is there, or the first one, which every worker that finds none would make alike."""
-    store = await EmbeddedTopologyStore.open(datadir.control_path(settings.data_dir))
-    opening.push_async_callback(store.close)
-    return await store.load() or await store.create(Topology.initial(settings.shards))

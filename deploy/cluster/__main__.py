@@ -130,16 +130,25 @@ def down(
 
 @app.command()
 def status(
-    directory: Directory = DIRECTORY, *, as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False
+    directory: Directory = DIRECTORY,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    brief: Annotated[
+        bool, typer.Option("--brief", help="One line of what is missing; nothing when all serves.")
+    ] = False,
 ) -> None:
     """Tell what runs and what serves."""
     with _told():
         cluster = _recorded(directory)
         if cluster is None:
-            typer.echo(json.dumps({"ready": False, "nodes": []}) if as_json else "there is no cluster; `up` makes one")
+            nothing = "there is no cluster; `make up` makes one"
+            typer.echo(json.dumps({"ready": False, "nodes": []}) if as_json else nothing, err=brief)
             raise typer.Exit(Exit.NOT_READY)
         reports = describe.examine(cluster)
-        if as_json:
+        if brief:
+            if missing := describe.missing(reports):
+                typer.echo(f"the cluster is not ready: {missing}; `make up` revives it", err=True)
+        elif as_json:
             typer.echo(json.dumps(describe.as_json(cluster, reports), indent=2))
         else:
             Console().print(describe.as_table(reports))

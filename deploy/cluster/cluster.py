@@ -13,6 +13,7 @@ from typing import Final, Self
 from deploy.cluster import jars, redis
 from deploy.cluster.cassandra import CassandraNode
 from deploy.cluster.errors import ClusterError
+from deploy.cluster.leaflets import leaflets
 from deploy.cluster.node import Node
 from deploy.cluster.redis import RedisNode
 from deploy.cluster.spec import ClusterSpec
@@ -125,6 +126,8 @@ class Cluster:
                 self._report(f"{node.name} serves after {time.monotonic() - since:.1f} s")
             self.wait_ready(timeout_s)
             self.state.save(replace(made, rings_formed=self.spec.shards))
+            for name, text in leaflets(self.spec, self.state.path).items():
+                self.state.leave(name, text)
         return tuple(node.name for node in started)
 
     def down(self, *, grace_s: float = STOP_GRACE_S, wipe: bool = False) -> tuple[str, ...]:

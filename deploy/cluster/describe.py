@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from rich.table import Table
 from rich.text import Text
@@ -14,6 +15,9 @@ from deploy.cluster.cluster import Cluster
 from deploy.cluster.errors import NodeError
 from deploy.cluster.node import Node
 from deploy.cluster.redis import RedisNode
+
+_NAMED_MAX: Final = 3
+"""So many nodes are named where one line has to do."""
 
 
 class NodeState(StrEnum):
@@ -62,6 +66,13 @@ def as_json(cluster: Cluster, reports: tuple[NodeReport, ...]) -> dict[str, obje
         "redis": [node.endpoint for node in cluster.redis],
         "nodes": [dataclasses.asdict(report) for report in reports],
     }
+
+
+def missing(reports: tuple[NodeReport, ...]) -> str:
+    """Returns in a line which nodes do not serve; empty when all do."""
+    odd = [f"{report.name} is {report.state}" for report in reports if report.state is not NodeState.READY]
+    more = f" and {len(odd) - _NAMED_MAX} more" if len(odd) > _NAMED_MAX else ""
+    return ", ".join(odd[:_NAMED_MAX]) + more
 
 
 def as_table(reports: tuple[NodeReport, ...]) -> Table:

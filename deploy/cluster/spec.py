@@ -51,7 +51,7 @@ class CommitLogSync(StrEnum):
     BATCH = "batch"
     """After the disk has it; each write asks for its sync."""
     PERIODIC = "periodic"
-    """At once; what the machine had not synced (up to 10 s) is lost with its power, though not with the process."""
+    """At once; what was not synced (up to 10 s) is lost with the power, and the last half second with the process."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,9 +56,13 @@ class StateDirectory:
             "rings_formed": made.rings_formed,
             "redis_formed": made.redis_formed,
         }
-        fresh = self._record.with_suffix(".new")
-        fresh.write_text(json.dumps(values, indent=2) + "\n")
-        fresh.replace(self._record)
+        self.leave(self._record.name, json.dumps(values, indent=2) + "\n")
+
+    def leave(self, name: str, text: str) -> None:
+        """Puts a file into the folder, replacing one of that name whole."""
+        fresh = self.path / f"{name}.new"
+        fresh.write_text(text)
+        fresh.replace(self.path / name)
 
     def wipe(self) -> None:
         """Removes the folder with all data, if a cluster was made in it: no other folder is ever removed."""

@@ -9,15 +9,18 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
 from shards.caches.local import LocalCache
 from shards.contract import Store
+from shards.stores.cassandra import CassandraStore
 from shards.stores.embedded import EmbeddedStore, prepare, shard_path
 from shards.wrappers.bounded import BoundedStore
 from shards.wrappers.cached import CachedStore
 from shards.wrappers.observed import ObservedStore
+from tests.support.cassandra_node import make_empty, node_settings
 from tests.support.memory_store import MemoryStore
 from tests.support.observers import Notes
 
@@ -77,7 +80,30 @@ class MemoryTruth:
         """Nothing to do."""
 
 
+class CassandraTruth:
+    """A keyspace of a Cassandra node, spoken to through one of the drivers."""
+
+    def __init__(self, driver: str, lanes: int) -> None:
+        self._settings = node_settings(driver, f"crest_test_{lanes}", lanes)
+        self._faces: list[Store] = []
+
+    async def face(self) -> Store:
+        """A store with a session of its own, as another process would have."""
+        if not self._faces:
+            await make_empty(self._settings)
+        store = await CassandraStore.open(self._settings, is_indexing=False)
+        self._faces.append(store)
+        return store
+
+    async def close(self) -> None:
+        """Disconnects; the keyspace is emptied by whoever takes it next."""
+        await asyncio.gather(*(face.close() for face in self._faces))
+
+
 SUBJECTS: Final[dict[str, Callable[[], Truth]]] = {
+    "cassandra-acsylla": partial(CassandraTruth, "acsylla", 1),
+    "cassandra-acsylla-lanes": partial(CassandraTruth, "acsylla", 3),
+    "cassandra-driver": partial(CassandraTruth, "cassandra-driver", 1),
     "embedded": EmbeddedTruth,
     "embedded-wrapped": WrappedTruth,
     "memory": MemoryTruth,

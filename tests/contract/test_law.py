@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import pytest
 
@@ -12,6 +12,8 @@ from shards.keys import mint_uuid7
 from tests.support.rows import new_row, next_version
 
 STRONG = Consistency.STRONG
+LANES_MAX = 16
+"""No store of the suite has more lanes at a time."""
 CACHED = Consistency.CACHED
 
 
@@ -21,16 +23,34 @@ def verdicts(outcomes: Sequence[Outcome]) -> list[Verdict]:
 
 
 async def settle(store: Store, rows: Sequence[Row]) -> list[Outcome]:
-    """Commits until no row is deferred; returns the outcomes in the order of the rows."""
+    """Commits, each lane by itself, until no row is deferred; returns the outcomes in the order of the rows."""
     fate: dict[Row, Outcome] = {}
     rest = list(rows)
     for _ in range(len(rows) + 1):
-        outcomes = await store.commit(rest)
-        fate.update(zip(rest, outcomes, strict=True))
+        lanes: dict[Hashable, list[Row]] = {}
+        for row in rest:
+            lanes.setdefault(store.lane(row.key), []).append(row)
+        for together in lanes.values():
+            fate.update(zip(together, await store.commit(together), strict=True))
         rest = [row for row in rest if fate[row].verdict is Verdict.DEFERRED]
         if not rest:
             return [fate[row] for row in rows]
     raise AssertionError(f"{len(rest)} rows are deferred for ever")
+
+
+def rows_of_one_lane(store: Store, count: int) -> list[Row]:
+    """New orders of as many customers, which may be committed together."""
+    rows: list[Row] = []
+    number = 0
+    while len(rows) < count:
+        row = new_row(f"customer {number}", body=bytes([number % 256]) * 30)
+        number += 1
+        if not rows or store.lane(row.key) == store.lane(rows[0].key):
+            rows.append(row)
+        elif number > count * LANES_MAX:
+            rows.clear()  # time has passed into the next bucket: that lane gets no new orders
+            number = 0
+    return rows
 
 
 def with_gen(row: Row, gen: int) -> Row:
@@ -105,7 +125,7 @@ async def test_rows_of_one_commit_fare_by_themselves(store: Store) -> None:
 
 async def test_applied_outlives_the_store(store: Store, other: Store) -> None:
     """What one store acknowledged another one reads, after the first is closed."""
-    rows = [new_row(f"customer {n}", body=bytes([n]) * 300) for n in range(20)]
+    rows = rows_of_one_lane(store, 20)
     assert set(verdicts(await store.commit(rows))) == {Verdict.APPLIED}
     await store.close()
     assert await other.read([row.key for row in rows], STRONG) == rows
@@ -126,7 +146,7 @@ async def test_bytes_come_back_as_they_went_in(store: Store, size: int) -> None:
 
 async def test_full_commit_is_taken(store: Store) -> None:
     """As many rows as the limits allow go into one commit."""
-    rows = [new_row(f"customer {n}") for n in range(store.limits.rows_max)]
+    rows = rows_of_one_lane(store, store.limits.rows_max)
     assert set(verdicts(await store.commit(rows))) == {Verdict.APPLIED}
     assert await store.read([row.key for row in rows], STRONG) == rows
 
@@ -154,7 +174,7 @@ async def test_cancelled_caller_harms_nobody(store: Store) -> None:
 async def test_reads_keep_the_order_of_their_keys(store: Store) -> None:
     """A read answers each key in its place: None for what is absent, twice for what is asked twice."""
     one, two, absent = new_row("one"), new_row("two"), new_row("absent")
-    await store.commit([one, two])
+    await settle(store, [one, two])
     keys = [two.key, absent.key, one.key, two.key]
     for consistency in Consistency:
         assert await store.read(keys, consistency) == [two, None, one, two]
@@ -301,7 +321,8 @@ async def test_close_can_be_repeated(store: Store) -> None:
 
 async def test_poison_row_names_itself(store: Store) -> None:
     """A row that a store can never take is Invalid, alone or in company, and then nothing of its commit is kept."""
-    good, poison = new_row("good"), new_row("bad")._replace(customer="\ud800")
+    good, bad = rows_of_one_lane(store, 2)
+    poison = bad._replace(customer="\ud800")
     try:
         outcomes = await store.commit([good, poison])
     except Invalid:

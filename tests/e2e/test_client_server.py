@@ -28,6 +28,7 @@ from clients import (
 )
 from protos.orders.v1 import orders_pb2, orders_pb2_grpc
 from tests.support.crest import Crest
+from tests.support.storage import SETUPS, storage
 
 HOST = "127.0.0.25"
 PORT = 20600
@@ -38,11 +39,13 @@ SERVICE_CONFIG = Path(__file__).resolve().parents[2] / "clients" / "service_conf
 HOUR_MS = 3_600_000
 
 
-@pytest.fixture(scope="module", params=["native", "grpcio"])
+@pytest.fixture(scope="module", params=SETUPS, ids="-".join)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crest]:
-    """A server of two workers, on each transport in turn."""
+    """A server of two workers, on each transport and each storage."""
     data_dir = tmp_path_factory.mktemp("crest") / "data"
-    with Crest(HOST, PORT, data_dir, "--workers", str(WORKERS), "--transport", request.param) as server:
+    transport, name = request.param
+    flags = ("--workers", str(WORKERS), "--transport", transport, *storage(name).flags)
+    with Crest(HOST, PORT, data_dir, *flags) as server:
         server.wait_serving(WORKERS)
         yield server
 

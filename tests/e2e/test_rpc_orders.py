@@ -16,7 +16,8 @@ from server.domain import limits
 from server.domain.states import FINAL, TRANSITIONS, State, Verb
 from server.transport import Kind
 from shards.keys import format_uuid, order_id_of, parse_uuid7
-from tests.support.rpc_worker import KINDS, RpcWorker, a_create, a_large_create, new_id, prepared, rpc_worker
+from tests.support.rpc_worker import RpcWorker, a_create, a_large_create, new_id, prepared, rpc_worker
+from tests.support.storage import SETUPS, storage
 
 REQUESTS: dict[Verb, Any] = {verb: getattr(pb, f"{verb.value}Request") for verb in Verb}
 
@@ -30,12 +31,19 @@ PATH_TO: dict[State, tuple[Verb, ...]] = {
 }
 
 
-@pytest.fixture(params=KINDS, ids=lambda kind: kind.value)
+@pytest.fixture(params=SETUPS, ids="-".join)
 async def worker(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RpcWorker]:
-    """A worker on one transport."""
-    with prepared(tmp_path / "data") as settings:
-        async with rpc_worker(request.param, settings) as worker:
+    """A worker on each transport, and on each storage."""
+    kind, name = request.param
+    with storage(name).prepared(tmp_path / "data") as settings:
+        async with rpc_worker(Kind(kind), settings) as worker:
             yield worker
+
+
+@pytest.fixture
+def customer() -> str:
+    """A customer without orders."""
+    return f"customer-{new_id()}"
 
 
 class Failed:
@@ -74,9 +82,9 @@ async def move(worker: RpcWorker, verb: Verb, order_id: str, **fields: Any) -> A
     return await getattr(worker.orders, verb.value)(REQUESTS[verb](order_id=order_id, **fields))
 
 
-async def order_in(worker: RpcWorker, state: State) -> pb.Order:
+async def order_in(worker: RpcWorker, state: State, customer: str = "customer-1") -> pb.Order:
     """Returns a new order that has been brought into a state."""
-    order = (await worker.orders.CreateOrder(a_create())).order
+    order = (await worker.orders.CreateOrder(a_create(customer))).order
     for verb in PATH_TO[state]:
         order = (await move(worker, verb, order.order_id, request_id=new_id())).order
     return order
@@ -330,11 +338,11 @@ def renewed(batch: pb.BatchCreateOrdersRequest) -> pb.BatchCreateOrdersRequest:
     return batch
 
 
-async def test_pages_list_every_order_once_newest_first(worker: RpcWorker) -> None:
+async def test_pages_list_every_order_once_newest_first(worker: RpcWorker, customer: str) -> None:
     """Following the page tokens lists all of a customer's orders by descending id, whatever the size of the pages."""
-    created = [(await worker.orders.CreateOrder(a_create())).order.order_id for _ in range(7)]
+    created = [(await worker.orders.CreateOrder(a_create(customer))).order.order_id for _ in range(7)]
     await worker.orders.CreateOrder(a_create("customer-2"))
-    request = pb.ListOrdersRequest(customer_id="customer-1", page_size=3)
+    request = pb.ListOrdersRequest(customer_id=customer, page_size=3)
     sizes, listed = [], []
     while True:
         page = await worker.orders.ListOrders(request)
@@ -347,12 +355,12 @@ async def test_pages_list_every_order_once_newest_first(worker: RpcWorker) -> No
     assert listed == sorted(created, reverse=True)
 
 
-async def test_pages_end_early_at_the_size_of_a_call(worker: RpcWorker) -> None:
+async def test_pages_end_early_at_the_size_of_a_call(worker: RpcWorker, customer: str) -> None:
     """A page of large orders ends before 3 MiB and goes on with its token."""
-    batch = pb.BatchCreateOrdersRequest(requests=[a_large_create() for _ in range(60)])
+    batch = pb.BatchCreateOrdersRequest(requests=[a_large_create(customer) for _ in range(60)])
     for _ in range(2):
         await worker.orders.BatchCreateOrders(renewed(batch))
-    request = pb.ListOrdersRequest(customer_id="customer-1", page_size=1000)
+    request = pb.ListOrdersRequest(customer_id=customer, page_size=1000)
     first = await worker.orders.ListOrders(request)
     assert first.ByteSize() <= limits.CALL_BYTES_MAX
     request.page_token = first.next_page_token
@@ -361,28 +369,28 @@ async def test_pages_end_early_at_the_size_of_a_call(worker: RpcWorker) -> None:
     assert not second.next_page_token
 
 
-async def test_page_tokens_belong_to_their_list(worker: RpcWorker) -> None:
+async def test_page_tokens_belong_to_their_list(worker: RpcWorker, customer: str) -> None:
     """A token is refused when damaged, with another customer, and with another filter."""
     for _ in range(2):
-        await worker.orders.CreateOrder(a_create())
-    page = await worker.orders.ListOrders(pb.ListOrdersRequest(customer_id="customer-1", page_size=1))
+        await worker.orders.CreateOrder(a_create(customer))
+    page = await worker.orders.ListOrders(pb.ListOrdersRequest(customer_id=customer, page_size=1))
     token = page.next_page_token
     assert token
     for request in (
-        pb.ListOrdersRequest(customer_id="customer-1", page_token=token[:-1]),
-        pb.ListOrdersRequest(customer_id="customer-1", page_token="ö" * 40),
+        pb.ListOrdersRequest(customer_id=customer, page_token=token[:-1]),
+        pb.ListOrdersRequest(customer_id=customer, page_token="ö" * 40),
         pb.ListOrdersRequest(customer_id="customer-2", page_token=token),
-        pb.ListOrdersRequest(customer_id="customer-1", page_token=token, state=pb.Order.STATE_PAID),
+        pb.ListOrdersRequest(customer_id=customer, page_token=token, state=pb.Order.STATE_PAID),
     ):
         refused = await failure(worker.orders.ListOrders(request))
         assert (refused.code, refused.info.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "PAGE_TOKEN_INVALID")
 
 
-async def test_a_filter_lists_orders_of_one_state(worker: RpcWorker) -> None:
+async def test_a_filter_lists_orders_of_one_state(worker: RpcWorker, customer: str) -> None:
     """ListOrders with a state answers the orders that are in it."""
-    paid = await order_in(worker, State.PAID)
-    await order_in(worker, State.PENDING)
-    page = await worker.orders.ListOrders(pb.ListOrdersRequest(customer_id="customer-1", state=pb.Order.STATE_PAID))
+    paid = await order_in(worker, State.PAID, customer)
+    await order_in(worker, State.PENDING, customer)
+    page = await worker.orders.ListOrders(pb.ListOrdersRequest(customer_id=customer, state=pb.Order.STATE_PAID))
     assert [order.order_id for order in page.orders] == [paid.order_id]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -19,21 +19,28 @@ from server.transport import Kind
 from shards import assembly
 from shards.contract import Outcome
 from shards.routing import Router
-from tests.support.rpc_worker import KINDS, RpcWorker, a_create, new_id, prepared, rpc_worker
+from tests.support.rpc_worker import RpcWorker, a_create, new_id, rpc_worker
+from tests.support.storage import SETUPS, SHARDS, storage
 
 IN_TIME_S = 20
 
 
-@pytest.fixture(params=KINDS, ids=lambda kind: kind.value)
-def kind(request: pytest.FixtureRequest) -> Kind:
-    """Each transport in turn."""
-    return Kind(request.param)
+@pytest.fixture(params=SETUPS, ids="-".join)
+def setup(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """Each transport and each storage."""
+    return cast("tuple[str, str]", request.param)
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Iterator[assembly.StorageSettings]:
-    """An empty data directory."""
-    with prepared(tmp_path / "data") as settings:
+def kind(setup: tuple[str, str]) -> Kind:
+    """Each transport in turn."""
+    return Kind(setup[0])
+
+
+@pytest.fixture
+def settings(setup: tuple[str, str], tmp_path: Path) -> Iterator[assembly.StorageSettings]:
+    """Each storage in turn."""
+    with storage(setup[1]).prepared(tmp_path / "data") as settings:
         yield settings
 
 
@@ -195,7 +202,7 @@ async def test_the_topology_is_followed(worker: RpcWorker) -> None:
     call = worker.topology.WatchTopology(topology_pb2.WatchTopologyRequest())
     first = (await first_of(call)).topology
     assert (first.epoch, len(first.slot_shards), len(first.workers)) == (1, 4096, 0)
-    assert [(shard.id, shard.weight) for shard in first.shards] == [(0, 1), (1, 1)]
+    assert [(shard.id, shard.weight) for shard in first.shards] == [(shard, 1) for shard in range(SHARDS)]
     worker.fleet.update([WorkerInfo(0, "127.0.0.1:50052", WorkerState.SERVING)])
     second = (await first_of(call)).topology
     assert [(w.id, w.address, w.state) for w in second.workers] == [

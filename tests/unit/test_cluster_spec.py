@@ -4,15 +4,20 @@ import hashlib
 import itertools
 import json
 import struct
+import tomllib
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.cluster import ClusterError, ClusterSpec, CommitLogSync, SpecError, cassandra, cql, jars, redis
+from deploy.cluster import ClusterError, ClusterSpec, CommitLogSync, SpecError, cassandra, cql, describe, jars, redis
+from deploy.cluster.leaflets import leaflets
 from deploy.cluster.spec import JMX_STRIDE, RINGS_MAX, SHARDS_MAX
 from deploy.cluster.state import Made, StateDirectory
+from server.config import Config
+from server.config import settings as server_settings
+from shards.settings import parse
 
 SPECS = st.builds(
     ClusterSpec,
@@ -255,3 +260,34 @@ def test_one_at_a_time(tmp_path: Path) -> None:
         StateDirectory(tmp_path).held(),
     ):
         pass
+
+
+@given(SPECS)
+def test_what_is_left_for_the_service_is_what_it_reads(spec: ClusterSpec) -> None:
+    """The files in a cluster's folder are a topology file and server settings, and name all shards and Redis nodes."""
+    files = leaflets(spec, Path("/a folder"))
+    topology = parse(tomllib.loads(files["topology.toml"]), {}, Path())
+    assert {shard: found.contact_points for shard, found in topology.shards.items()} == {
+        shard: spec.contact_points(shard) for shard in range(spec.shards)
+    }
+    for found in topology.shards.values():
+        assert (found.port, found.data_center) == (spec.cql_port, cassandra.DATA_CENTRE)
+        assert found.replication == {cassandra.DATA_CENTRE: spec.replicas}
+    told = tomllib.loads(files["server.toml"])
+    assert set(told) <= set(server_settings())
+    config = Config(**told)
+    assert (config.store, config.topology_file) == ("cassandra", "/a folder/topology.toml")
+    assert config.redis_addresses() == tuple((spec.first_address, port) for port in spec.redis_ports)
+    assert (config.cache == "redis_cluster") == spec.redis
+
+
+def test_a_line_names_who_does_not_serve() -> None:
+    """The brief status names the first nodes that do not serve and counts the others; empty when all do."""
+
+    def report(name: str, state: describe.NodeState) -> describe.NodeReport:
+        return describe.NodeReport(name, "127.0.0.1:1", "shard 0", state, None, "")
+
+    ready, down = describe.NodeState.READY, describe.NodeState.DOWN
+    assert describe.missing((report("a", ready),)) == ""
+    assert describe.missing((report("a", ready), report("b", down))) == "b is down"
+    assert describe.missing(tuple(report(name, down) for name in "abcde")).endswith("c is down and 2 more")

@@ -1,0 +1,197 @@
+"""Measures the Cassandra store by itself, lanes included and no RPC, against the bare driver in the same run.
+
+Run ``python -m bench.store_cassandra --topology-file FILE`` on a machine with nothing else to do. It writes into the
+first shard of the file. The subjects take turns, so that a node that warms up or a neighbour that works hits all alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import random
+import statistics
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import acsylla
+import uvloop
+
+from shards.contract import Consistency, Row, Verdict
+from shards.keys import key_of, mint_uuid7, order_id_of
+from shards.lanes import Lanes
+from shards.settings import CassandraSettings, load
+from shards.stores.cassandra import CassandraStore
+
+BODY_BYTES = 300
+BATCH_ROWS = 50
+CALLERS = 256
+RAW_BATCHES = 2
+"""Raw batches under way at once: one that the node works on and one on its way."""
+
+READERS = 64
+CUSTOMERS = 1_000_000
+DEADLINE_S = 30.0
+SHARE_LEAST = 0.7
+
+
+class Rate(NamedTuple):
+    """One turn of one subject."""
+
+    per_s: float
+    cpu_us: float
+    """CPU time of this process, all its threads, for each row."""
+
+
+class Silent:
+    """An observer that keeps nothing."""
+
+    def store_call(self, shard: int, operation: str, seconds: float, error: str) -> None:
+        """Nothing."""
+
+    def batch_committed(self, shard: int, rows: int) -> None:
+        """Nothing."""
+
+    def queue_rows(self, shard: int, rows: int) -> None:
+        """Nothing."""
+
+    def cache_call(self, operation: str, seconds: float) -> None:
+        """Nothing."""
+
+    def cache_event(self, event: str, count: int) -> None:
+        """Nothing."""
+
+
+def new_row(body: bytes) -> Row:
+    """Returns version 1 of an order of a random customer."""
+    customer = f"customer-{random.randrange(CUSTOMERS)}"
+    request_id = mint_uuid7()
+    return Row(key_of(order_id_of(customer, request_id), 0), customer, request_id + bytes(16), body)
+
+
+class Subjects:
+    """What is compared, over one connected store."""
+
+    def __init__(self, store: CassandraStore) -> None:
+        self._store = store
+        link = store._connection.link()  # noqa: SLF001  the raw subjects share its session
+        self._session: acsylla.Session = link.session._session  # type: ignore[attr-defined]  # noqa: SLF001  as above
+        self._statements = link.statements
+        self._body = os.urandom(BODY_BYTES)
+        self._written: list[Row] = []
+
+    async def raw_batches(self, ends: float) -> int:
+        """Conditional batches of inserts and nothing else, sent and answered by the driver."""
+
+        async def write() -> int:
+            count = 0
+            while time.perf_counter() < ends:
+                rows = [new_row(self._body) for _ in range(BATCH_ROWS)]
+                place = self._store.lane(rows[0].key)
+                batch = acsylla.create_batch_unlogged()
+                for key, customer, marks, body in rows:
+                    batch.add_statement(self._statements.create.bind([*place, *key, customer, 1, marks, body]))
+                result = await self._session.execute_batch(batch)
+                assert result.first().column_value_by_index(0)
+                count += len(rows)
+            return count
+
+        return sum(await asyncio.gather(*(write() for _ in range(RAW_BATCHES))))
+
+    async def store_writes(self, ends: float) -> int:
+        """Callers who each write an order after the other, through the lanes."""
+        lanes = Lanes(self._store, shard=0, queue_rows_max=4 * CALLERS, observer=Silent())
+
+        async def write() -> int:
+            count = 0
+            while time.perf_counter() < ends:
+                row = new_row(self._body)
+                outcome = await lanes.write(row, time.monotonic() + DEADLINE_S)
+                assert outcome.verdict is Verdict.APPLIED
+                count += 1
+                if len(self._written) < CALLERS:
+                    self._written.append(row)
+            return count
+
+        count = sum(await asyncio.gather(*(write() for _ in range(CALLERS))))
+        await lanes.close()
+        return count
+
+    async def raw_reads(self, ends: float) -> int:
+        """Reads by key, bound, sent and answered by the driver."""
+
+        async def read(key_number: int) -> int:
+            count = 0
+            while time.perf_counter() < ends:
+                row = self._written[(key_number + count) % len(self._written)]
+                statement = self._statements.read[0].bind([*self._store.lane(row.key), *row.key])
+                assert (await self._session.execute(statement)).first().as_tuple()
+                count += 1
+            return count
+
+        return sum(await asyncio.gather(*(read(number) for number in range(READERS))))
+
+    async def store_reads(self, ends: float) -> int:
+        """The same through the store."""
+
+        async def read(key_number: int) -> int:
+            count = 0
+            while time.perf_counter() < ends:
+                row = self._written[(key_number + count) % len(self._written)]
+                assert await self._store.read((row.key,), Consistency.CACHED) == [row]
+                count += 1
+            return count
+
+        return sum(await asyncio.gather(*(read(number) for number in range(READERS))))
+
+
+async def turn(subject: Callable[[float], Awaitable[int]], seconds: float) -> Rate:
+    """Runs a subject once."""
+    began, cpu_s = time.perf_counter(), time.process_time()
+    count = await subject(began + seconds)
+    return Rate(count / (time.perf_counter() - began), (time.process_time() - cpu_s) / count * 1e6)
+
+
+def report(name: str, rates: Sequence[Rate]) -> float:
+    """Prints the median of a subject's turns and returns its rate."""
+    per_s = statistics.median(rate.per_s for rate in rates)
+    cpu_us = statistics.median(rate.cpu_us for rate in rates)
+    print(f"{name:28} {per_s:>9,.0f} rows/s   {cpu_us:6.1f} us of CPU a row in this process", flush=True)
+    return per_s
+
+
+async def measure(settings: CassandraSettings, seconds: float, turns: int) -> bool:
+    """Prints the table; returns whether the store keeps its share of the raw rates."""
+    store = await CassandraStore.open(settings, is_indexing=False)
+    try:
+        subjects = Subjects(store)
+        order = (subjects.raw_batches, subjects.store_writes, subjects.raw_reads, subjects.store_reads)
+        rates: dict[str, list[Rate]] = {subject.__name__: [] for subject in order}
+        for number in range(turns + 1):
+            for subject in order:
+                rate = await turn(subject, seconds)
+                if number:  # the first turn warms up
+                    rates[subject.__name__].append(rate)
+        raw_writes, writes, raw_reads, reads = (report(name, rates[name]) for name in rates)
+    finally:
+        await store.close()
+    print(f"store against driver: writes {writes / raw_writes:.0%}, reads {reads / raw_reads:.0%}")
+    return min(writes / raw_writes, reads / raw_reads) >= SHARE_LEAST
+
+
+def main() -> int:
+    """Returns 1 when the store keeps less than its share."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--topology-file", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each turn")
+    parser.add_argument("--turns", type=int, default=3, help="after one to warm up")
+    options = parser.parse_args()
+    file = load(options.topology_file, os.environ)
+    return 0 if uvloop.run(measure(file.shards[min(file.shards)], options.seconds, options.turns)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
