@@ -22,8 +22,8 @@ from tests.support.history.operation import (
     Result,
 )
 
-VIOLATIONS_MAX: Final = 50
-"""So many are told; all are counted."""
+TOLD_MAX: Final = 10
+"""So many violations of each kind are told; all are counted."""
 
 SHRINK_TRIES_MAX: Final = 400
 """Tries to leave an operation out of a history that is shown to a person."""
@@ -70,7 +70,7 @@ class Report:
     def note(self, violation: Violation) -> None:
         """Adds a violation."""
         self.violations_count += 1
-        if len(self.violations) < VIOLATIONS_MAX:
+        if sum(told.kind == violation.kind for told in self.violations) < TOLD_MAX:
             self.violations.append(violation)
 
 
