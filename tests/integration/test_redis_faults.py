@@ -195,10 +195,7 @@ def hang(cluster: RedisCluster) -> None:
 async def test_no_wrong_answer_and_no_failed_call(
     cluster: RedisCluster, strike: Callable[[RedisCluster], None], near_rows: int
 ) -> None:
-    """While Redis is struck and heals, two workers that write and read the same orders never err.
-
-    No read answers what its worker knows is replaced, or what was replaced a lifetime ago.
-    """
+    """While Redis is struck and heals no call of two workers fails, nor answers what was replaced there or long ago."""
     truth = SlowStore()
     witness = Witness(ttl_s=TTL_S)
     prefix = f"{strike.__name__}-{near_rows}:"
