@@ -21,12 +21,10 @@ from tests.support.history.operation import (
     Outcome,
     Result,
 )
+from tests.support.history.shrinking import shrunk
 
 TOLD_MAX: Final = 10
 """So many violations of each kind are told; all are counted."""
-
-SHRINK_TRIES_MAX: Final = 400
-"""Tries to leave an operation out of a history that is shown to a person."""
 
 
 class Rules(NamedTuple):
@@ -183,7 +181,7 @@ def _check_order(order: str, own: list[Operation], rules: Rules, report: Report)
     if stuck.undecided:
         report.note(Violation("undecided", order, f"{len(own)} operations were too many to explain", own[:50]))
         return
-    shown = _shrunk(own, rules)
+    shown = shrunk(own, lambda operations: _stuck(operations, rules) is not None)
     final = _stuck(shown, rules) or stuck
     states = " > ".join(version.state for version in final.order) or "no order"
     waiting = "; ".join(str(operation) for operation in final.waiting[:4])
@@ -193,44 +191,6 @@ def _check_order(order: str, own: list[Operation], rules: Rules, report: Report)
 
 def _stuck(own: Sequence[Operation], rules: Rules) -> Stuck | None:
     return linearize(own, cache_ttl_s=rules.cache_ttl_s, exact_replays=rules.exact_replays)
-
-
-def _shrunk(own: Sequence[Operation], rules: Rules) -> Sequence[Operation]:
-    """Returns a shorter history that is as wrong.
-
-    Left out is only what can write nothing: without a write the rest could be wrong for want of it.
-    """
-    kept = list(own)
-    tries = 0
-    for chunk in (max(1, len(kept) // 4), max(1, len(kept) // 16), 1):
-        at = len(kept)
-        while at > 0 and tries < SHRINK_TRIES_MAX:
-            at -= chunk
-            cut = [operation for operation in kept[max(at, 0) : at + chunk] if _is_idle(operation, kept)]
-            shorter = [operation for operation in kept if not any(operation is other for other in cut)]
-            tries += 1
-            if cut and _stuck(shorter, rules) is not None:
-                kept = shorter
-    return kept
-
-
-def _is_idle(operation: Operation, among: Sequence[Operation]) -> bool:
-    """Whether the rest could be explained without the operation if it could be with it."""
-    told = operation.result
-    if operation.kind not in WRITES or told.outcome in (Outcome.REFUSED, Outcome.FAILED):
-        return True
-    if told.outcome is Outcome.OK and not told.replayed:
-        return False
-    # a replay, or one without an answer: another call of the request may be the one that wrote
-    at = next(position for position, other in enumerate(among) if other is operation)
-    return any(
-        other.request == operation.request
-        and (
-            (position < at and other.result.outcome is Outcome.UNKNOWN)
-            or (other.result.outcome is Outcome.OK and not other.result.replayed)
-        )
-        for position, other in enumerate(among)
-    )
 
 
 def _check_audit(asked: Sequence[Operation], report: Report) -> None:

@@ -31,7 +31,7 @@ SETTLERS: Final = 16
 _PAUSE_S: Final = (0.01, 0.4)
 """Before another try: a random time between these."""
 
-_LOOK_S: Final = 0.02
+_LOOK_S: Final = 0.05
 """Longest pause of who looks out for an order."""
 
 _NEXT: Final = {
