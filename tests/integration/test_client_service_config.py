@@ -76,3 +76,4 @@ async def test_reads_are_retried_and_writes_are_not(
     with pytest.raises(grpc.aio.AioRpcError) as failed:
         await stub.CreateOrder(create(2))
     assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert sum(len(server.sent(orders_pb2.CreateOrderRequest)) for server in fleet) == 2
