@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -137,6 +138,17 @@ async def test_who_names_a_version_or_asks_strongly_gets_the_present(pair: Pair)
         await pair.one.orders.ConfirmPayment(pb.ConfirmPaymentRequest(order_id=order_id))
         assert await remembered(pair.other, order_id) == 1, "nothing has told this worker yet"
         assert await ask() == 2
+
+
+async def test_a_watch_is_not_fed_from_a_cache(pair: Pair) -> None:
+    """A change made through one worker reaches who watches through another, which remembers the version before it."""
+    order_id = await created(pair.one)
+    assert await remembered(pair.other, order_id) == 1
+    states = aiter(pair.other.orders.WatchOrder(pb.WatchOrderRequest(order_id=order_id)))
+    async with asyncio.timeout(30):
+        assert (await anext(states)).order.version == 1
+        await pair.one.orders.CancelOrder(pb.CancelOrderRequest(order_id=order_id))
+        assert [answer.order.version async for answer in states] == [2]
 
 
 async def test_streamed_orders_are_the_same_bytes_as_unary_ones(pair: Pair) -> None:
