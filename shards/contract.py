@@ -11,8 +11,9 @@ The law:
 3. **A commit is all or nothing for each row**, never half a row. Rows of one commit may fare differently.
 4. **Failures are honest.** ``Unavailable``, ``Overloaded`` and ``Invalid`` mean that nothing of the commit was or will
    be written. Any other failure leaves the outcome of each row unknown: it may have been, or may yet be, written.
-5. **STRONG reads are linearizable** with writes, and settle them: what a STRONG read has once shown or not shown of a
-   write that had failed stays so, unless that write is made again.
+5. **STRONG reads are linearizable** with writes. What one has shown of a write that had failed stays so. What it has
+   not shown may still arrive, from a node that was frozen with the request unread; never twice, since every write is
+   conditional. So "not there" settles a failed write only by making it again.
 6. **Sealing is final.** Once ``seal`` returned, no row of version 1 whose id falls into that bucket is ever stored.
 """
 

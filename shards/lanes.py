@@ -44,11 +44,12 @@ _PAUSE_DOUBLINGS_MAX: Final = 6  # 0.01 s doubled six times is above _PAUSE_S_MA
 class _Waiter:
     """One row on its way, and the caller who waits for its outcome."""
 
-    __slots__ = ("deadline", "outcome", "row")
+    __slots__ = ("deadline", "is_unknown", "outcome", "row")
 
     def __init__(self, row: Row, deadline: float, outcome: asyncio.Future[Outcome]) -> None:
         self.row = row
         self.deadline = deadline
+        self.is_unknown = False  # a commit of it failed, and may yet arrive (law 5): "nothing was written" is not said
         self.outcome = outcome  # done early when the caller is cancelled, or swept
 
 
@@ -158,7 +159,7 @@ class Lanes:
                 self._rows -= 1
                 continue
             if waiter.deadline <= now:
-                waiter.outcome.set_exception(DeadlineExceeded("the deadline passed in the queue"))
+                waiter.outcome.set_exception(_too_late(waiter))
                 self._rows -= 1
                 continue
             row = waiter.row
@@ -219,6 +220,8 @@ class Lanes:
 
     async def _settle(self, lane: _Lane, part: Sequence[_Waiter], cause: Exception) -> list[_Waiter]:
         """Finds out what became of rows whose commit failed; returns those that are certainly not stored."""
+        for waiter in part:
+            waiter.is_unknown = True
         while True:
             if lane.failures:
                 pause_s = min(_PAUSE_S_MIN * 2 ** min(lane.failures, _PAUSE_DOUBLINGS_MAX), _PAUSE_S_MAX)
@@ -244,7 +247,7 @@ class Lanes:
         for lane in self._lanes.values():
             for waiter in lane.waiting:
                 if waiter.deadline <= now and not waiter.outcome.done():
-                    waiter.outcome.set_exception(DeadlineExceeded("the deadline passed in the queue"))
+                    waiter.outcome.set_exception(_too_late(waiter))
             for waiter in lane.taken:
                 if waiter.deadline <= now and not waiter.outcome.done():
                     waiter.outcome.set_exception(OutcomeUnknown("the store did not answer before the deadline"))
@@ -289,12 +292,23 @@ def _answer(part: Sequence[_Waiter], outcomes: Sequence[Outcome]) -> list[_Waite
 
 
 def _fail(part: Iterable[_Waiter], error: StoreError) -> None:
-    """Answers each row an error of its own: one that is raised in many tasks would gather all their tracebacks."""
+    """Answers each row an error of its own: one that is raised in many tasks would gather all their tracebacks.
+
+    An error that says "nothing was written" speaks of its own commit; a row that an earlier one left open stays so.
+    """
     for waiter in part:
         if not waiter.outcome.done():
-            own = type(error)(*error.args)
+            is_said = not (waiter.is_unknown and isinstance(error, (Unavailable, Overloaded, Invalid)))
+            own = type(error)(*error.args) if is_said else OutcomeUnknown(f"a first try may yet arrive; then: {error}")
             own.__cause__ = error
             waiter.outcome.set_exception(own)
+
+
+def _too_late(waiter: _Waiter) -> StoreError:
+    """Returns what a row in the queue is answered at its deadline."""
+    if waiter.is_unknown:
+        return OutcomeUnknown("the outcome was not known by the deadline")
+    return DeadlineExceeded("the deadline passed in the queue")
 
 
 def _still_wanted(part: Sequence[_Waiter], cause: Exception) -> list[_Waiter]:

@@ -313,6 +313,18 @@ async def test_settling_goes_on_until_the_deadline() -> None:
     failing.cancel()
 
 
+@pytest.mark.parametrize("refusal", [Unavailable("away"), Overloaded("full"), Invalid("odd")])
+async def test_a_row_once_unknown_is_never_said_to_be_unwritten(refusal: StoreError) -> None:
+    """A row whose first commit may yet arrive is unknown to its caller, though the second one was surely not begun."""
+    store = HeldStore()
+    answer = lanes_over(store).write(new_row(), soon())
+    (await store.next_call("commit")).fail(StoreError("lost"))
+    (await store.next_call("read")).go()  # not there yet
+    (await store.next_call("commit")).fail(refusal)
+    with pytest.raises(OutcomeUnknown, match="may yet arrive"):
+        await answer
+
+
 async def test_a_damaged_store_is_named_at_once() -> None:
     """When settling finds the store damaged, the caller is told so without waiting for the deadline."""
     store = HeldStore()
