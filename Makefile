@@ -60,10 +60,10 @@ ghz: $(DEV) ## Run ghz against a server that is running: make ghz ARGS="127.0.0.
 
 .PHONY: torture
 torture: $(DEV) ## Histories judged, then a million requests sent 1-5 times, while workers die (SECONDS= SEED= STORE=)
-	@TORTURE=1 $(PY) -m pytest -q -m torture --timeout 0
 	@$(PY) -m tests.torture.history run $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \
 	  $(if $(STORE),--store $(STORE)) $(if $(REPLICAS),--replicas $(REPLICAS))
 	@$(PY) -m tests.torture $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+	@TORTURE=1 $(PY) -m pytest -q -m torture --timeout 0
 
 # A variable not given leaves what the cluster was made with; a new one has 3 shards of one node.
 .PHONY: up
