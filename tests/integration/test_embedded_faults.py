@@ -38,7 +38,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if mounted.returncode != 0:
         pytest.skip(f"mounting a small file system is not permitted here: {mounted.stderr.strip()}")
     yield disk
-    unmounted = run("umount", str(disk))
+    unmounted = run("umount", "--lazy", str(disk))  # a test that failed may have left files open
     assert unmounted.returncode == 0, unmounted.stderr
 
 
