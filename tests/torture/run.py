@@ -16,6 +16,8 @@ from tests.torture.service import Deaths, Setup, kill_all
 from tests.torture.trials import Trials
 
 KILL_EVERY_S: Final = (0.3, 3.0)
+KILL_EVERY_S_WITH_NODES: Final = (3.0, 12.0)
+"""While nodes die too, a worker needs longer to be back, and orders have to come through between the deaths."""
 
 
 class Progress(Protocol):
@@ -68,12 +70,13 @@ async def torture(
     told = progress or Silence()
     ledger = Ledger()
     excused = LOST_WITH_NODES if nodes else LOST_WITH_WORKERS if deadly else frozenset()
+    every_s = KILL_EVERY_S_WITH_NODES if nodes else KILL_EVERY_S
     async with Replay(setup.endpoints, seed, ledger, excused=excused) as replay:
         with setup.start() as server:
             await asyncio.to_thread(setup.wait_ready, server)
             told.stage("sending", count)
             began_s = time.monotonic()
-            async with _dying(server, seed, deadly=deadly) as deaths, _nodes_dying(nodes, ledger):
+            async with _dying(server, seed, every_s, deadly=deadly) as deaths, _nodes_dying(nodes, ledger):
                 await replay.run(
                     Trials(seed, count),
                     began_s + seconds,
@@ -97,9 +100,11 @@ async def torture(
 
 
 @contextlib.asynccontextmanager
-async def _dying(server: ServerProcess, seed: int, *, deadly: bool) -> AsyncIterator[Deaths]:
+async def _dying(
+    server: ServerProcess, seed: int, every_s: tuple[float, float], *, deadly: bool
+) -> AsyncIterator[Deaths]:
     """Lets workers die meanwhile, if ``deadly``."""
-    deaths = Deaths(server, KILL_EVERY_S, seed)
+    deaths = Deaths(server, every_s, seed)
     task = asyncio.create_task(deaths.run()) if deadly else None
     try:
         yield deaths
