@@ -59,10 +59,11 @@ ghz: $(DEV) ## Run ghz against a server that is running: make ghz ARGS="127.0.0.
 	@$(PY) -m bench ghz $(ARGS)
 
 .PHONY: torture
-torture: $(DEV) ## Histories judged, then a million requests sent 1-5 times, while workers die (SECONDS= SEED= STORE=)
+torture: $(DEV) ## Histories judged, then a million requests sent 1-5 times, while all die (SECONDS= SEED= STORE= NODE_KILLS=10)
 	@$(PY) -m tests.torture.history run $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \
 	  $(if $(STORE),--store $(STORE)) $(if $(REPLICAS),--replicas $(REPLICAS))
-	@$(PY) -m tests.torture $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+	@$(PY) -m tests.torture --store $(STORE) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(NODE_KILLS),--node-kills $(NODE_KILLS)) $(if $(COMMITLOG_SYNC),--commit-log-sync $(COMMITLOG_SYNC)) $(ARGS)
 	@TORTURE=1 $(PY) -m pytest -q -m torture --timeout 0
 
 # A variable not given leaves what the cluster was made with; a new one has 3 shards of one node.

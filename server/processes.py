@@ -28,6 +28,8 @@ BEAT_INTERVAL_S: Final = 0.25
 
 READY: Final = b"R"
 BEAT: Final = b"."
+WAITING: Final = b"W"
+"""A worker cannot be ready yet, through no fault of its own: its time to become ready starts anew."""
 
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 

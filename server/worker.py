@@ -27,12 +27,13 @@ from server.app.fleet import Fleet, WorkerInfo, WorkerState
 from server.app.orders import Orders
 from server.config import Config
 from server.metrics import Metrics, open_files
-from server.processes import BEAT, BEAT_INTERVAL_S, READY, ControlReader, ExitCode, Launch, die_with_parent
+from server.processes import BEAT, BEAT_INTERVAL_S, READY, WAITING, ControlReader, ExitCode, Launch, die_with_parent
 from server.rpc.services import Services, build_services
 from server.transport.opening import open_server
 from server.transport.seam import BindError, Kind, TransportServer
-from shards.assembly import StorageSettings, open_router
+from shards.assembly import StorageSettings, TopologyAway, open_router
 from shards.contract import StoreError
+from shards.routing import Router
 
 _GC_THRESHOLD: Final = 20_000
 """Allocations between two searches for garbage in cycles (default 700): a call leaves next to none."""
@@ -42,6 +43,9 @@ _SWITCH_INTERVAL_S: Final = 0.001
 
 _CUT_MARGIN_S: Final = 0.1
 """By this much servers are stopped later than the grace says, so that what outlasts it can still be counted."""
+
+_STORE_PAUSE_S: Final = 0.5
+"""Between two tries to learn where orders live, each of which waits a few seconds itself."""
 
 _log: Final = logging.getLogger("crest.worker")
 
@@ -75,7 +79,9 @@ class Worker:
         async with AsyncExitStack() as running:
             running.callback(loop.remove_reader, self._launch.control_fd)
             running.callback(asyncio.create_task(self._beat(), name="beat").cancel)
-            router = await open_router(storage_settings(self._config), self._metrics)
+            router = await self._open_router()
+            if router is None:
+                return ExitCode.STOPPED
             running.push_async_callback(router.close)
             orders = Orders(router, SystemClock())
             running.push_async_callback(orders.close)
@@ -92,6 +98,19 @@ class Worker:
             await self._stopping.wait()
             return await self._drain(services)
         raise AssertionError  # an exit stack of closers swallows nothing
+
+    async def _open_router(self) -> Router | None:
+        """Returns the router as soon as there is a topology for it; None when told to stop before that."""
+        while not self._stopping.is_set():
+            try:
+                return await open_router(storage_settings(self._config), self._metrics)
+            except TopologyAway as error:
+                _log.warning("waiting for the store", extra={"error": str(error)})
+            self._tell(WAITING)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_STORE_PAUSE_S):
+                    await self._stopping.wait()
+        return None
 
     async def _open_ports(self, services: Services) -> None:
         """Serves on the worker's own port, reports that, and serves on the shared one as soon as it is time."""
@@ -139,9 +158,13 @@ class Worker:
             due_s = time.monotonic() + BEAT_INTERVAL_S
             await asyncio.sleep(BEAT_INTERVAL_S)
             self._metrics.tick(max(0.0, time.monotonic() - due_s))
-            # a full pipe holds beats enough, and of a closed one the control pipe tells
-            with contextlib.suppress(BlockingIOError, BrokenPipeError):
-                os.write(self._launch.status_fd, BEAT)
+            self._tell(BEAT)
+
+    def _tell(self, word: bytes) -> None:
+        """Writes to the supervisor what may as well be missed."""
+        # a full pipe holds beats enough, and of a closed one the control pipe tells
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):
+            os.write(self._launch.status_fd, word)
 
     def _hear(self) -> None:
         """Takes what the supervisor says; the end of its pipe is the end of it, and of this worker."""

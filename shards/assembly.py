@@ -21,7 +21,7 @@ from shards.stores import embedded
 from shards.stores.cassandra import CassandraStore, open_topology_store
 from shards.stores.embedded import EmbeddedStore, datadir
 from shards.stores.embedded.control import EmbeddedTopologyStore
-from shards.topology import Topology
+from shards.topology import Topology, TopologyStore
 from shards.wrappers.bounded import BoundedStore
 from shards.wrappers.cached import CachedStore
 from shards.wrappers.observed import ObservedCache, ObservedStore
@@ -39,6 +39,10 @@ _CONNECT_WAIT_S: Final = 3.0
 
 class StorageRefused(StoreError):
     """The storage is not what the settings say. Nothing was written. The text is one line for the operator."""
+
+
+class TopologyAway(Unavailable):
+    """Where the topology is kept cannot be reached, so that nobody knows where an order lives. Try again later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +124,11 @@ def iterate_rows(settings: StorageSettings) -> Iterator[Row]:
 
 
 async def open_router(settings: StorageSettings, observer: Observer) -> Router:
-    """Opens every shard for this event loop; ``Router.close`` closes them. Raises ``StoreError``."""
+    """Opens every shard for this event loop; ``Router.close`` closes them.
+
+    Shards that are away are opened all the same. Raises ``TopologyAway``, and ``StoreError`` for what waiting does not
+    mend.
+    """
     async with AsyncExitStack() as opening:
         if settings.store == "embedded":
             topology, stores = await _open_embedded(settings, opening)
@@ -173,11 +181,10 @@ async def _open_cassandra(file: TopologyFile, opening: AsyncExitStack) -> tuple[
     """Returns the topology and the store of each shard, which need not be there yet."""
     control = await open_topology_store(file.topology, wait_s=_CONNECT_WAIT_S)
     opening.push_async_callback(control.close)
-    topology = await control.load()
-    if topology is None:
-        if sorted(file.shards) != list(range(len(file.shards))):
-            raise StorageRefused(f"the first topology needs shards 0 to {len(file.shards) - 1} in the topology file")
-        topology = await control.create(Topology.initial(len(file.shards)))
+    try:
+        topology = await control.load() or await _first_topology(control, file)
+    except Unavailable as error:
+        raise TopologyAway(str(error)) from error
     if unnamed := [info.id for info in topology.shards if info.id not in file.shards]:
         raise StorageRefused(f"the topology file does not name shard {', '.join(map(str, unnamed))} of the topology")
 
@@ -194,6 +201,13 @@ async def _open_cassandra(file: TopologyFile, opening: AsyncExitStack) -> tuple[
         if failure is not None:
             raise failure
     return topology, stores
+
+
+async def _first_topology(control: TopologyStore, file: TopologyFile) -> Topology:
+    """Makes the topology of a new installation; of several workers that do, the first decides."""
+    if sorted(file.shards) != list(range(len(file.shards))):
+        raise StorageRefused(f"the first topology needs shards 0 to {len(file.shards) - 1} in the topology file")
+    return await control.create(Topology.initial(len(file.shards)))
 
 
 def _must_be_embedded(settings: StorageSettings) -> None:

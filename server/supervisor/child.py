@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from server.processes import READY, Control, Launch
+from server.processes import READY, WAITING, Control, Launch
 from server.supervisor.log import LOG, fields
 
 
@@ -89,6 +89,8 @@ class Child:
         if not said:
             raise EOFError
         self.last_beat_s = now_s
+        if WAITING in said and self.phase is Phase.STARTING:
+            self.phase_since_s = now_s
         if READY in said and not self.was_ready:
             self.was_ready = True
             if self.phase is Phase.STARTING:

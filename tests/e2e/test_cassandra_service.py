@@ -10,6 +10,7 @@ import pytest
 
 from protos.orders.v1 import orders_pb2 as pb
 from shards.keys import mint_uuid7
+from tests.support.cassandra_node import kill_all_nodes, revive
 from tests.support.crest import Crest, create_request, orders
 from tests.support.storage import storage
 
@@ -50,3 +51,21 @@ async def test_killed_worker_loses_no_acknowledged_order(server: Crest) -> None:
         for answer in created:
             got = await orders(two).GetOrder(pb.GetOrderRequest(order_id=answer.order.order_id), timeout=20)
             assert got.order == answer.order
+
+
+async def test_workers_that_start_without_their_store_wait_for_it(tmp_path: Path) -> None:
+    """Started while all nodes are down, workers do not fail however long that lasts, and serve once the nodes do."""
+    cassandra = storage("cassandra")
+    assert cassandra.nodes is not None
+    kill_all_nodes(cassandra.nodes)
+    # less than a worker waits for, so that it would be ended if waiting counted as a failure to start
+    flags = ("--boot-timeout-s", "8", "--boot-failures-max", "1", *cassandra.flags)
+    with Crest("127.0.0.43", 20_500, tmp_path / "unused", *flags) as server:
+        try:
+            await asyncio.to_thread(server.wait_logged, "waiting for the store", 4)
+        finally:
+            revive(cassandra.nodes)
+        server.wait_serving()
+        async with server.channel() as channel:
+            assert (await orders(channel).CreateOrder(create_request(), timeout=20)).order.version == 1
+        assert server.logged("a child has ended") == []

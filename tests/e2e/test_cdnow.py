@@ -13,9 +13,12 @@ import psutil
 import pytest
 
 from clients import Order, OrderClient, RetryPolicy
+from deploy.cluster import Cluster
 from tests.support import cdnow
+from tests.support.cassandra_node import kill_all_nodes, revive
 from tests.support.crest import Crest
 from tests.support.deadlines import eventually
+from tests.support.storage import STORAGES, storage
 
 HOST = "127.0.0.25"
 PORT = 20500
@@ -26,6 +29,8 @@ LOAD_S = 23.0
 KILLS_MIN = 15
 LOADER_KILLED_AT = 8
 """The loader dies after so many workers have."""
+NODES_KILLED_AT = (4, 11)
+"""And all nodes of the store at once, where it has any."""
 
 
 class Loader:
@@ -67,32 +72,45 @@ class Loader:
 
 
 def kill_a_worker(server: Crest) -> None:
-    """Kills the worker that has lived longest with -9, as soon as another one serves too: so each gets its turn."""
+    """Kills the worker that has lived longest with -9, as soon as another one serves too: so each gets its turn.
+
+    With a store whose nodes have just died the first to serve again may take a while.
+    """
 
     def serving() -> list[psutil.Process] | None:
         ready = {line["pid"] for line in server.logged("a child is ready")}
         found = [child for child in server.children() if child.pid in ready and is_worker(child)]
         return found if len(found) > 1 else None
 
-    oldest = min(eventually(serving, "two workers that serve", 60), key=lambda worker: worker.create_time())
+    oldest = min(eventually(serving, "two workers that serve", 120), key=lambda worker: worker.create_time())
     oldest.kill()
     oldest.wait(10)
 
 
-def load_among_deaths(server: Crest, file: Path, rate: float) -> tuple[int, dict[str, Any]]:
-    """Loads the file with two loaders, the first of which dies; returns how many workers died, and the summary."""
+def load_among_deaths(server: Crest, nodes: Cluster | None, file: Path, rate: float) -> tuple[int, dict[str, Any]]:
+    """Loads the file with two loaders, the first of which dies; returns how many workers died, and the summary.
+
+    If there are nodes, all of them die at once while each loader is at work.
+    """
     kills = 0
     with Loader(file, rate) as first:
         while kills < LOADER_KILLED_AT:
             time.sleep(1.0)  # sleep: the pace of the deaths
+            if nodes is not None and kills == NODES_KILLED_AT[0]:
+                kill_all_nodes(nodes)
+                revive(nodes)
             kill_a_worker(server)
             kills += 1
         assert first.is_running, "the load was over before its death"
     with Loader(file, rate) as second:
         while second.is_running:
+            if nodes is not None and kills == NODES_KILLED_AT[1]:
+                kill_all_nodes(nodes)
+                revive(nodes)
             kill_a_worker(server)
             kills += 1
             time.sleep(1.0)  # sleep: the pace of the deaths
+        assert nodes is None or kills > NODES_KILLED_AT[1], "the load was over before the second death of all nodes"
         return kills, second.summary()
 
 
@@ -118,22 +136,26 @@ async def orders_by_customer(customers: set[str]) -> dict[str, list[Order]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_purchase_history_survives_the_death_of_everybody(tmp_path: Path) -> None:
-    """With a worker killed every second, and the loader once, each of 6,919 purchases is one order of its customer."""
+@pytest.mark.parametrize("store", STORAGES)
+def test_a_purchase_history_survives_the_death_of_everybody(store: str, tmp_path: Path) -> None:
+    """With a worker killed every second, the loader once, and all Cassandra nodes at once and twice, each of 6,919
+    purchases is one order of its customer.
+    """
+    kept = storage(store)
     file = tmp_path / "cdnow.csv"
     cdnow.write_csv(file)
     expected: defaultdict[str, Counter[tuple[int, str, str]]] = defaultdict(Counter)
     for purchase in cdnow.purchases():
         expected[purchase.customer_id][purchase.total_minor, str(purchase.cds), purchase.placed_on] += 1
 
-    with Crest(HOST, PORT, tmp_path / "data", "--workers", str(WORKERS)) as server:
+    with Crest(HOST, PORT, tmp_path / "data", "--workers", str(WORKERS), *kept.flags) as server:
         begun = time.monotonic()
         server.wait_serving(WORKERS)
         boot_s = time.monotonic() - begun
         begun = time.monotonic()
         # Measured on an idle and on a busy machine: a worker is back within a fifth of the time of the first boot.
         load_s = max(LOAD_S, KILLS_MIN * max(1.0, boot_s / 5) * 1.3)
-        kills, summary = load_among_deaths(server, file, ORDERS / load_s)
+        kills, summary = load_among_deaths(server, kept.nodes, file, ORDERS / load_s)
         took_s = time.monotonic() - begun
         found = asyncio.run(orders_by_customer(set(expected)))
 

@@ -1,6 +1,7 @@
 """The Cassandra that tests run against: one cluster for the whole run, started, and grown, when a test asks."""
 
 import atexit
+import dataclasses
 import functools
 import os
 import signal
@@ -54,10 +55,10 @@ def shared_cluster(shards: int = 1, *, redis: bool = False) -> Cluster:
     Whoever kills its nodes asks again afterwards, which revives them. Skips where there can be none.
     """
     folder = _folder()
-    recorded = Cluster.recorded(folder)
-    if recorded is not None:
-        shards, redis = max(shards, recorded.spec.shards), redis or recorded.spec.redis
-    cluster = small_cluster(folder, _FIRST_ADDRESS, _CQL_PORT, shards=shards, redis=redis, redis_first_port=_REDIS_PORT)
+    made = Cluster.recorded(folder) or small_cluster(folder, _FIRST_ADDRESS, _CQL_PORT, redis_first_port=_REDIS_PORT)
+    spec = made.spec
+    grown = dataclasses.replace(spec, shards=max(shards, spec.shards), redis=redis or spec.redis)
+    cluster = Cluster(grown, folder, dies_with_parent=True)
     try:
         revive(cluster)
     except MissingError as error:

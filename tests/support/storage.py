@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from deploy.cluster import Cluster
 from deploy.cluster.leaflets import SERVER_SETTINGS, TOPOLOGY_FILE
 from server.config import load
 from server.worker import storage_settings
@@ -32,6 +33,8 @@ class Storage:
     name: str
     config: Path | None = None
     """The settings file that names it; None: the directory is all there is to say."""
+    nodes: Cluster | None = None
+    """What it is kept on, if that is not the directory."""
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -54,7 +57,12 @@ def storage(name: str) -> Storage:
     """Returns a storage, empty when it is first asked for; skips the test where it cannot be."""
     if name == "embedded":
         return Storage(name)
-    folder = shared_cluster(SHARDS, redis=True).state.path
+    return storage_on(shared_cluster(SHARDS, redis=True))
+
+
+def storage_on(cluster: Cluster) -> Storage:
+    """Returns the storage on a cluster that is up, emptied."""
+    folder = cluster.state.path
     file = settings.load(folder / TOPOLOGY_FILE, {})
 
     async def empty() -> None:
@@ -62,4 +70,4 @@ def storage(name: str) -> Storage:
 
     with ThreadPoolExecutor(1) as thread:  # whose loop is its own: the test that asks may be running in one
         thread.submit(asyncio.run, empty()).result()
-    return Storage(name, folder / SERVER_SETTINGS)
+    return Storage("cassandra", folder / SERVER_SETTINGS, cluster)

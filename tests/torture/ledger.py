@@ -66,6 +66,10 @@ class Ledger:
     answers: int = 0
     replays: int = 0
     lost: int = 0
+    missing: int = 0
+    """Orders that were acknowledged and are not listed."""
+    surplus: int = 0
+    """Orders that are listed and were not acknowledged, or are listed twice."""
     _accounts: dict[str, _Account] = field(default_factory=dict)
 
     @property
@@ -128,6 +132,8 @@ class Ledger:
                 self.find(f"customer {customer}: order {order.order_id} of {order.customer_id} is listed")
             before = number
             found.add(number, raw)
+        self.missing += max(0, wanted.orders - found.orders)
+        self.surplus += max(0, found.orders - wanted.orders)
         if found.orders != wanted.orders:
             self.find(f"customer {customer}: {found.orders} orders are listed, {wanted.orders} were acknowledged")
         elif found.ids != wanted.ids:

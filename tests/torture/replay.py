@@ -28,7 +28,7 @@ GROUPS_MAX: Final = 48
 """Groups under way at once, each of up to 100 requests in up to five calls."""
 
 TRIES_MAX: Final = 200
-"""A call is made so often before it counts as never answered; with the pause between, that is about a minute."""
+"""A call is made so often before it counts as never answered; with the pause between, that is over three minutes."""
 
 CALL_TIMEOUT_S: Final = 30.0
 PAGE_ROWS: Final = 1_000
@@ -38,14 +38,22 @@ AUDITS_MAX: Final = 8
 _PAUSE_S: Final = (0.02, 0.4)
 """Before a lost call is made again: a random time between these."""
 
+_LONG_PAUSE_S: Final = (0.2, 2.0)
+"""The same for a call that was lost more than ``_HASTY_TRIES`` times: whoever died is not back so soon."""
+
+_HASTY_TRIES: Final = 10
+
 _OTHER_PAYLOAD_SHARE: Final = 0.02
 """So many settled requests are asked again with another payload, which must be refused."""
 
 _LATE_SHARE: Final = 0.25
 """So many groups send their last call only after the others are answered: a replay of what was long settled."""
 
-_LOST: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
+LOST_WITH_WORKERS: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
 """What a caller sees of a worker that dies or stops."""
+
+LOST_WITH_NODES: Final = LOST_WITH_WORKERS | {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED}
+"""What it sees of a store that is away: also what could not be settled in time, and full queues."""
 
 _CHANNEL_OPTIONS: Final = (
     ("grpc.use_local_subchannel_pool", 1),
@@ -72,16 +80,25 @@ class _Worker:
 class Replay:
     """One run against the workers at ``endpoints``. An async context manager, for its channels.
 
-    ``deadly``: workers are killed meanwhile, so calls without an answer are expected and made again.
+    ``excused``: calls, and items of batches, that fail with one of these codes are made again, as what is killed
+    meanwhile explains it.
     """
 
-    def __init__(self, endpoints: Sequence[str], seed: int, ledger: Ledger, *, deadly: bool = False) -> None:
+    def __init__(
+        self,
+        endpoints: Sequence[str],
+        seed: int,
+        ledger: Ledger,
+        *,
+        excused: frozenset[grpc.StatusCode] = frozenset(),
+    ) -> None:
         self.ledger = ledger
         self.sends = 0
         """Requests sent, each time counted."""
         self._endpoints = endpoints
         self._chance = random.Random(seed ^ 0xC4E57)
-        self._deadly = deadly
+        self._excused = excused
+        self._excused_items = {code.value[0] for code in excused}
         self._workers: list[_Worker] = []
         self._channels = AsyncExitStack()
 
@@ -101,11 +118,18 @@ class Replay:
     async def __aexit__(self, *exc_info: object) -> None:
         await self._channels.aclose()
 
-    async def run(self, trials: Trials, until: float, progress: Callable[[int], None] = lambda _: None) -> None:
-        """Sends all trials, or those begun before ``until`` (``time.monotonic`` seconds), and judges each."""
+    async def run(
+        self,
+        trials: Trials,
+        until: float,
+        progress: Callable[[int], None] = lambda _: None,
+        *,
+        is_over: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Sends all trials, or those begun before ``until`` (``time.monotonic`` seconds) or ``is_over``, and judges."""
 
         async def one_after_another() -> None:
-            while time.monotonic() < until and (group := trials.group()):
+            while time.monotonic() < until and not is_over() and (group := trials.group()):
                 await self._send_group(group)
                 progress(len(group))
 
@@ -144,6 +168,14 @@ class Replay:
     async def _send(self, trials: list[Trial]) -> None:
         """Sends trials in one call until it is answered."""
         self.sends += len(trials)
+        for number in itertools.count(1):
+            trials = await self._send_once(trials, is_last=number >= TRIES_MAX)
+            if not trials:
+                return
+            await self._pause(number)
+
+    async def _send_once(self, trials: list[Trial], *, is_last: bool) -> list[Trial]:
+        """Sends trials in one call until that is answered; returns those which are to be sent again."""
         if len(trials) == 1:
             answer = await self._call("create", trials[0].raw, trials)
             results = [answer] if answer is not None else []
@@ -152,26 +184,31 @@ class Replay:
             results = repeated(answer, _ELEMENTS) if answer is not None else []
         if answer is not None and len(results) != len(trials):
             self.ledger.find(f"a batch of {len(trials)} was answered by {len(results)} results")
-        for trial, result in zip(trials, results, strict=False):
-            self._take(trial, result)
+        answered = zip(trials, results, strict=False)
+        return [trial for trial, result in answered if not self._take(trial, result, is_last=is_last)]
 
-    def _take(self, trial: Trial, result: bytes) -> None:
+    def _take(self, trial: Trial, result: bytes, *, is_last: bool) -> bool:
+        """Takes an answer; returns whether it is one, and not a failure that is excused."""
         found = dict(fields(result))
         order = found.get(_ORDER)
         if isinstance(order, bytes) and _ERROR not in found:
             self.ledger.answered(trial, order, replayed=bool(found.get(_REPLAYED, 0)))
-        else:
-            error = orders_pb2.BatchCreateOrdersResponse.Result.FromString(result).error
-            self.ledger.find(f"request {trial.request.request_id}: refused: {error.reason} {error.message}")
+            return True
+        error = orders_pb2.BatchCreateOrdersResponse.Result.FromString(result).error
+        if error.code in self._excused_items and not is_last:
+            self.ledger.lost_answer(trial)
+            return False
+        self.ledger.find(f"request {trial.request.request_id}: refused: {error.reason} {error.message}")
+        return True
 
     async def _send_other_payload(self, trial: Trial) -> None:
         request = other_payload(trial)
-        for _ in range(TRIES_MAX):
+        for number in range(1, TRIES_MAX + 1):
             try:
                 await self._pick().create(request, timeout=CALL_TIMEOUT_S)
             except aio.AioRpcError as error:
-                if self._deadly and error.code() in _LOST:
-                    await self._pause()
+                if error.code() in self._excused:
+                    await self._pause(number)
                     continue
                 if error.code() is grpc.StatusCode.ALREADY_EXISTS:
                     return
@@ -189,10 +226,10 @@ class Replay:
             except aio.AioRpcError as error:
                 for trial in trials:
                     self.ledger.lost_answer(trial)
-                if not self._deadly or error.code() not in _LOST or number >= TRIES_MAX:
+                if error.code() not in self._excused or number >= TRIES_MAX:
                     self.ledger.find(f"{method} failed at try {number}: {_told(error)}")
                     return None
-            await self._pause()
+            await self._pause(number)
         raise AssertionError("count does not end")
 
     async def _list(self, customer: str) -> list[bytes]:
@@ -213,8 +250,9 @@ class Replay:
     def _pick(self) -> _Worker:
         return self._chance.choice(self._workers)
 
-    async def _pause(self) -> None:
-        await asyncio.sleep(self._chance.uniform(*_PAUSE_S))  # sleep: a caller's pause before it tries again
+    async def _pause(self, tries: int) -> None:
+        pause_s = _PAUSE_S if tries <= _HASTY_TRIES else _LONG_PAUSE_S
+        await asyncio.sleep(self._chance.uniform(*pause_s))  # sleep: a caller's pause before it tries again
 
 
 def _told(error: aio.AioRpcError) -> str:

@@ -24,6 +24,8 @@ class Setup(NamedTuple):
     workers: int
     transport: str
     data_dir: Path
+    flags: tuple[str, ...] = ()
+    """What else the server is told."""
 
     @property
     def endpoints(self) -> list[str]:
@@ -39,10 +41,12 @@ class Setup(NamedTuple):
             "workers": self.workers,
             "transport": self.transport,
             "data-dir": self.data_dir,
+            # a machine that is busy is slow, and that is not what this is about
+            "boot-timeout-s": 90,
+            "stall-timeout-s": 30,
         }
-        return ServerProcess(
-            [sys.executable, "-m", "server", *(f"--{name}={value}" for name, value in flags.items())], {}
-        )
+        told = (*(f"--{name}={value}" for name, value in flags.items()), *self.flags)
+        return ServerProcess([sys.executable, "-m", "server", *told], {})
 
     def wait_ready(self, server: ServerProcess) -> None:
         """Waits until every worker is ready."""

@@ -23,6 +23,7 @@ class Trials:
     """Makes trials. Two runs of one seed and count make the same ones, but for the time in the request ids."""
 
     def __init__(self, seed: int, count: int) -> None:
+        self._seed = seed
         self._chance = random.Random(seed)
         self._customers = max(8, count // _ORDERS_A_CUSTOMER)
         self._left = count
@@ -37,7 +38,7 @@ class Trials:
         chance = self._chance
         request = orders_pb2.CreateOrderRequest(
             request_id=_uuid7(chance),
-            customer_id=f"torture-{chance.randrange(self._customers)}",
+            customer_id=f"torture-{self._seed:x}-{chance.randrange(self._customers)}",
             currency_code=chance.choice(_CURRENCIES),
             lines=[
                 orders_pb2.OrderLine(
