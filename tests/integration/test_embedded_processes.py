@@ -145,7 +145,7 @@ def test_gate_is_shut_by_who_starves(tmp_path: Path) -> None:
 
     with late:
         order.append("before")
-    threads = [threading.Thread(target=starve), threading.Thread(target=come_late)]
+    threads = [threading.Thread(target=starve, daemon=True), threading.Thread(target=come_late, daemon=True)]
     threads[0].start()
     shut.wait()
     threads[1].start()
