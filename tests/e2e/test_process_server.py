@@ -22,6 +22,7 @@ from server.processes import ExitCode
 from tests.support.crest import Crest, create_request, orders
 from tests.support.deadlines import eventually
 from tests.support.server_process import alive
+from tests.support.storage import SETUPS, STORAGES, storage
 from tests.support.waiting import until
 
 HOST = "127.0.0.23"
@@ -45,6 +46,13 @@ def transport(request: pytest.FixtureRequest) -> str:
 def start(tmp_path: Path) -> Start:
     """Starts a server on a data directory of the test's own."""
     return lambda *flags: Crest(HOST, PORT, tmp_path / "data", *flags)
+
+
+@pytest.fixture(params=STORAGES)
+def start_on(request: pytest.FixtureRequest, tmp_path: Path) -> Start:
+    """The same on each storage."""
+    kept = storage(request.param)
+    return lambda *flags: Crest(HOST, PORT, tmp_path / "data", *kept.flags, *flags)
 
 
 class Callers:
@@ -99,17 +107,17 @@ async def test_order_goes_in_and_comes_back(start: Start, transport: str) -> Non
         assert server.wait_exit() == ExitCode.STOPPED
 
 
-async def test_orders_survive_a_restart(start: Start) -> None:
+async def test_orders_survive_a_restart(start_on: Start) -> None:
     """What was acknowledged is there after the server was stopped and started, and after it was killed."""
     request = create_request()
-    with start() as server:
+    with start_on() as server:
         server.wait_serving()
         async with server.channel() as channel:
             made = await orders(channel).CreateOrder(request, timeout=10)
         server.signal(signal.SIGKILL)
         server.wait_exit()
     for _ in range(2):
-        with start() as server:
+        with start_on() as server:
             server.wait_serving()
             async with server.channel() as channel:
                 again = await orders(channel).CreateOrder(request, timeout=10)
@@ -119,10 +127,12 @@ async def test_orders_survive_a_restart(start: Start) -> None:
             assert server.wait_exit() == ExitCode.STOPPED
 
 
-async def test_rolling_restart_fails_no_call(start: Start, transport: str) -> None:
+@pytest.mark.parametrize(("transport", "store"), SETUPS)
+async def test_rolling_restart_fails_no_call(tmp_path: Path, transport: str, store: str) -> None:
     """While SIGHUP replaces every worker, twice, callers that balance by health see no error."""
     callers = Callers()
-    with start("--transport", transport) as server:
+    flags = ("--transport", transport, *storage(store).flags)
+    with Crest(HOST, PORT, tmp_path / "data", *flags) as server:
         pids = server.wait_serving()
         async with server.balanced() as channel, callers.calling(channel):
             await callers.until_created(50)
