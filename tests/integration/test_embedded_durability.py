@@ -9,7 +9,7 @@ import apsw
 import pytest
 
 from shards.contract import Row, Store, Verdict
-from shards.stores.embedded import EmbeddedStore, prepare, shard_path
+from shards.stores.embedded import EmbeddedStore, backup, prepare, restore, shard_path
 from shards.stores.embedded.control import EmbeddedTopologyStore
 from shards.stores.embedded.datadir import control_path
 from shards.topology import Topology
@@ -114,3 +114,30 @@ def test_names_of_new_files_are_synced(tmp_path: Path, monkeypatch: pytest.Monke
     data_dir = tmp_path / "data"
     os.close(prepare(data_dir, 2))
     assert synced == [data_dir, tmp_path]
+
+
+async def test_copies_are_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every file of a backup and of a restored directory, and its name, is on the disk before it is called done."""
+    os.close(prepare(tmp_path / "data", 2))
+    topology = await EmbeddedTopologyStore.open(control_path(tmp_path / "data"))
+    await topology.create(Topology.initial(2))
+    await topology.close()
+    synced: set[int] = set()
+    fsync = os.fsync
+
+    def note(fd: int) -> None:
+        fsync(fd)
+        synced.add(os.fstat(fd).st_ino)
+
+    monkeypatch.setattr(os, "fsync", note)
+    copy, restored = tmp_path / "copy", tmp_path / "restored"
+    backup(tmp_path / "data", copy)
+    restore(copy, restored)
+    names = {"control.db", "shard-0.db", "shard-1.db"}
+    for path in (
+        copy,
+        restored,
+        copy / "manifest.json",
+        *(place / name for place in (copy, restored) for name in names),
+    ):
+        assert path.stat().st_ino in synced, path.relative_to(tmp_path)
