@@ -447,7 +447,9 @@ class CreateOrderResponse(_message.Message):
     ORDER_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
     replayed: _builtins.bool
-    """True when an earlier try of the same request had created the order."""
+    """True when an earlier try of the same request had created the order.
+    Seldom also on an only try, when the store failed and its outcome was settled after the order had moved on.
+    """
     @_builtins.property
     def order(self) -> Global___Order:
         """The order as this request left it: version 1, also in a replay."""
@@ -506,7 +508,9 @@ class BatchCreateOrdersResponse(_message.Message):
         REPLAYED_FIELD_NUMBER: _builtins.int
         ERROR_FIELD_NUMBER: _builtins.int
         replayed: _builtins.bool
-        """True when an earlier try, or an earlier item of the batch, had created the order."""
+        """True when an earlier try, or an earlier item of the batch, had created the order.
+        Seldom also on an only try, when the store failed and its outcome was settled after the order had moved on.
+        """
         @_builtins.property
         def order(self) -> Global___Order:
             """The order as the item left it. Absent when `error` is set."""
@@ -583,7 +587,9 @@ class SubmitOrdersResponse(_message.Message):
     request_id: _builtins.str
     """The `request_id` of the item answered, as sent."""
     replayed: _builtins.bool
-    """True when an earlier try of the same request had created the order."""
+    """True when an earlier try of the same request had created the order.
+    Seldom also on an only try, when the store failed and its outcome was settled after the order had moved on.
+    """
     @_builtins.property
     def order(self) -> Global___Order:
         """The order as the item left it. Absent when `error` is set."""
@@ -975,7 +981,9 @@ class ConfirmPaymentResponse(_message.Message):
     ORDER_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
     replayed: _builtins.bool
-    """True when an earlier try of the same request had made the transition."""
+    """True when an earlier try of the same request had made the transition.
+    Seldom also on an only try, when the store failed and its outcome was settled after the order had moved on.
+    """
     @_builtins.property
     def order(self) -> Global___Order:
         """The order as this transition left it, also in a replay."""
@@ -1035,7 +1043,9 @@ class ShipOrderResponse(_message.Message):
     ORDER_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
     replayed: _builtins.bool
-    """True when an earlier try of the same request had made the transition."""
+    """True when an earlier try of the same request had made the transition.
+    Seldom also on an only try, when the store failed and its outcome was settled after the order had moved on.
+    """
     @_builtins.property
     def order(self) -> Global___Order:
         """The order as this transition left it, also in a replay."""
@@ -1095,7 +1105,9 @@ class DeliverOrderResponse(_message.Message):
     ORDER_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
     replayed: _builtins.bool
-    """True when an earlier try of the same request had made the transition."""
+    """True when an earlier try of the same request had made the transition.
+    Seldom also on an only try, when the store failed and its outcome was settled after the order had moved on.
+    """
     @_builtins.property
     def order(self) -> Global___Order:
         """The order as this transition left it, also in a replay."""
@@ -1159,7 +1171,9 @@ class CancelOrderResponse(_message.Message):
     ORDER_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
     replayed: _builtins.bool
-    """True when an earlier try of the same request had made the transition."""
+    """True when an earlier try of the same request had made the transition.
+    Seldom also on an only try, when the store failed and its outcome was settled after the order had moved on.
+    """
     @_builtins.property
     def order(self) -> Global___Order:
         """The order as this transition left it, also in a replay."""
@@ -1223,7 +1237,9 @@ class RefundOrderResponse(_message.Message):
     ORDER_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
     replayed: _builtins.bool
-    """True when an earlier try of the same request had made the transition."""
+    """True when an earlier try of the same request had made the transition.
+    Seldom also on an only try, when the store failed and its outcome was settled after the order had moved on.
+    """
     @_builtins.property
     def order(self) -> Global___Order:
         """The order as this transition left it, also in a replay."""
