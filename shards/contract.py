@@ -20,7 +20,8 @@ The law:
 from __future__ import annotations
 
 import enum
-from collections.abc import Hashable, Mapping, Sequence, Set
+from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final, NamedTuple, Protocol
 
 from shards.keys import Key
@@ -188,16 +189,16 @@ class Copies(Protocol):
     def seals_together(self, slot: int) -> Hashable:
         """Returns what is the same for slots that are sealed together."""
 
-    async def sealed(self, slot: int, first_bucket: int) -> Set[int]:
+    async def sealed(self, slot: int, first_bucket: int) -> AbstractSet[int]:
         """Returns the buckets, from ``first_bucket`` on, that are sealed for the slot. From 0 on it may take long."""
 
-    async def seal(self, slot: int, buckets: Set[int]) -> None:
+    async def seal(self, slot: int, buckets: AbstractSet[int]) -> None:
         """Seals buckets for the slot, and for those that are sealed together with it (law 6 of ``Store``)."""
 
     async def drop(self, slot: int, gen: int) -> None:
         """Deletes every row of a slot under a gen that no topology names, nor ever will."""
 
-    async def present(self) -> Set[tuple[int, int]]:
+    async def present(self) -> AbstractSet[tuple[int, int]]:
         """Returns every slot and gen of which there are rows, by a look at the whole shard. May hold emptied ones."""
 
     async def sizes(self, gens: Mapping[int, int]) -> Mapping[int, SlotSize]:
