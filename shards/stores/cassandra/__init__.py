@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from shards.settings import CassandraSettings
 from shards.stores.cassandra.connection import Connection
+from shards.stores.cassandra.copies import CassandraCopies
 from shards.stores.cassandra.facts import ShardMismatch
 from shards.stores.cassandra.store import CassandraStore
 from shards.stores.cassandra.topology_store import CassandraTopologyStore
 
-__all__ = ["CassandraStore", "CassandraTopologyStore", "ShardMismatch", "open_topology_store"]
+__all__ = ["CassandraCopies", "CassandraStore", "CassandraTopologyStore", "ShardMismatch", "open_topology_store"]
 
 
 async def open_topology_store(settings: CassandraSettings, *, wait_s: float = 5.0) -> CassandraTopologyStore:

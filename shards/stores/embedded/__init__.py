@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from shards.stores.embedded.backup import backup, iterate_rows, restore
 from shards.stores.embedded.control import EmbeddedTopologyStore
+from shards.stores.embedded.copies import EmbeddedCopies
 from shards.stores.embedded.datadir import control_path, prepare, shard_path
 from shards.stores.embedded.errors import (
     DataDirCorrupt,
@@ -24,6 +25,7 @@ __all__ = [
     "DataDirFull",
     "DataDirLocked",
     "DataDirNewer",
+    "EmbeddedCopies",
     "EmbeddedStore",
     "EmbeddedTopologyStore",
     "backup",
