@@ -1,9 +1,10 @@
 """Files of the embedded store: their schema, their version, and how a connection to one is opened.
 
 Schema of a shard's file, version 1; of the control file, version 2 (``upgrade_control`` makes it of version 1).
-``orders`` is kept in the order of its key, which begins with the time of the request: rows of one group commit lie side by side and dirty few pages (random keys cost four times as much). ``gen`` is
-part of the key, so that a slot that moves away and comes back never meets the rows of its earlier stay. The version of
-a row is the length of its marks and is stored nowhere else.
+``orders`` is kept in the order of its key, which begins with the time of the request: rows of one group commit lie side
+by side and dirty few pages (random keys cost four times as much). ``gen`` is part of the key, so that a slot that moves
+away and comes back never meets the rows of its earlier stay. The version of a row is the length of its marks and is
+stored nowhere else.
 """
 
 from __future__ import annotations
@@ -60,11 +61,9 @@ CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID, S
 """
 
 _CONTROL_FROM_1: Final = (
-    f"{_FACTS}"
-    """
-INSERT INTO facts SELECT 'topology', 'current', epoch, topology FROM topology;
-DROP TABLE topology;
-"""
+    _FACTS,
+    "INSERT INTO facts SELECT 'topology', 'current', epoch, topology FROM topology",
+    "DROP TABLE topology",
 )
 
 
@@ -119,7 +118,8 @@ def upgrade_control(path: Path) -> None:
             if connection.pragma("application_id") != Kind.CONTROL.value or connection.pragma("user_version") != 1:
                 return  # opening it tells what it is
             with connection:
-                connection.execute(_CONTROL_FROM_1)
+                for step in _CONTROL_FROM_1:
+                    connection.execute(step)
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSIONS[Kind.CONTROL]}")
         finally:
             connection.close()
