@@ -1,14 +1,15 @@
 """Facts while processes die and answers are lost."""
 
-import asyncio
+import contextlib
 import itertools
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import pytest
 
@@ -17,42 +18,38 @@ from shards.facts import Fact, Facts, Guard
 from shards.stores.cassandra.control import Control
 from shards.stores.cassandra.session import Kind, Session, Step
 from shards.stores.embedded import EmbeddedFacts, control_path, prepare
-
-
-def start(arguments: list[str]) -> subprocess.Popen[str]:
-    """A process whose output is read."""
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+from tests.support.waiting import until
 
 
 async def test_killed_writers_leave_what_was_acknowledged(tmp_path: Path) -> None:
     """After writers are killed amid their changes, the facts are those of the last acknowledged change, or the next."""
     os.close(prepare(tmp_path / "data", 1))
     path = control_path(tmp_path / "data")
-    arguments = [sys.executable, "-m", "tests.support.facts_writer", str(path)]
-    writers = [start(arguments) for _ in range(2)]
+    told = [tmp_path / "told 0", tmp_path / "told 1"]
     facts = await EmbeddedFacts.open(path)
-    try:
-        for writer in writers:
-            assert writer.stdout is not None
-            for _ in range(25):
-                await asyncio.to_thread(writer.stdout.readline)
-        for writer in writers:
-            writer.kill()
-        told = sorted(int(line) for writer in writers for line in writer.communicate()[0].split())
-    finally:
-        for writer in writers:
-            writer.kill()
-            writer.wait()
+    with contextlib.ExitStack() as running:
+        for log in told:
+            output = running.enter_context(log.open("w"))
+            process = start([sys.executable, "-m", "tests.support.facts_writer", str(path)], output)
+            running.callback(process.wait)
+            running.callback(process.kill)
+        await until(partial(facts.revision, "s", "n"), lambda revision: revision >= 100)
+    acknowledged = sorted(int(line) for log in told for line in log.read_text().splitlines())
     last = await facts.read("s", "n")
     lease = await facts.read("s", "lease")
     assert last is not None
     assert lease is not None
-    assert len(set(told)) == len(told)  # no revision was made twice
-    assert told[-1] <= last.revision <= told[-1] + len(writers)
+    assert len(set(acknowledged)) == len(acknowledged)  # no revision was made twice
+    assert acknowledged[-1] <= last.revision <= acknowledged[-1] + len(told)
     assert lease.revision <= last.revision
     assert await facts.replace("s", "n", last.revision, Fact(last.revision + 1, b""))
-    assert await facts.renew("s", "lease", Fact(lease.revision + 1, b""), Guard("doc", 1))
+    assert await facts.renew("s", "lease", Fact(last.revision + 1, b""), Guard("doc", 1))
     await facts.close()
+
+
+def start(arguments: list[str], output: IO[str]) -> subprocess.Popen[bytes]:
+    """A process that writes to a file."""
+    return subprocess.Popen(arguments, stdout=output)
 
 
 class LossySession:
