@@ -14,8 +14,7 @@ from deploy.cluster import Cluster, MissingError
 from shards.contract import Consistency, Outcome, Row, Store, StoreError, Unavailable, Verdict
 from shards.lanes import Lanes
 from shards.settings import CassandraSettings
-from shards.stores.cassandra import CassandraStore, ShardMismatch, open_topology_store
-from shards.topology import Topology
+from shards.stores.cassandra import CassandraStore, ShardMismatch
 from tests.support.cassandra_node import DRIVERS, make_empty, settings_for, small_cluster
 from tests.support.observers import Notes
 from tests.support.rows import new_row, next_version, soon
@@ -187,22 +186,3 @@ async def test_other_settings_than_the_shards_are_refused(settings: CassandraSet
     ):
         with pytest.raises(ShardMismatch, match=words):
             await CassandraStore.open(wrong, is_indexing=False)
-
-
-async def test_topology_changes_by_compare_and_set(settings: CassandraSettings) -> None:
-    """The topology is created once, and replaced only by who knows its epoch; others see it at once."""
-    one, two = await open_topology_store(settings), await open_topology_store(settings)
-    try:
-        assert await one.load() is None
-        first = Topology.initial(3)
-        assert await one.create(first) == first
-        assert await two.create(Topology.initial(5)) == first
-        assert await two.load() == first
-        second = first.with_shard_added()
-        assert await two.compare_and_set(1, second)
-        assert not await one.compare_and_set(1, second)
-        assert await one.load() == second
-        with pytest.raises(ValueError, match="does not follow"):
-            await one.compare_and_set(1, first)
-    finally:
-        await asyncio.gather(one.close(), two.close())

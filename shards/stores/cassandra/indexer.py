@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from shards.contract import BUCKET_S, SEAL_AFTER_S, StoreError
+from shards.facts import Fact
 from shards.stores.cassandra.connection import Connection, Link
-from shards.stores.cassandra.control import Fact
 from shards.stores.cassandra.session import Kind, Step
 
 _SCOPE: Final = "watermark"
