@@ -9,7 +9,7 @@ from __future__ import annotations
 from shards.stores.embedded.backup import backup, iterate_rows, restore
 from shards.stores.embedded.control import EmbeddedFacts
 from shards.stores.embedded.copies import EmbeddedCopies
-from shards.stores.embedded.datadir import control_path, prepare, shard_path
+from shards.stores.embedded.datadir import add_shard, control_path, prepare, shard_path
 from shards.stores.embedded.errors import (
     DataDirCorrupt,
     DataDirError,
@@ -28,6 +28,7 @@ __all__ = [
     "EmbeddedCopies",
     "EmbeddedFacts",
     "EmbeddedStore",
+    "add_shard",
     "backup",
     "control_path",
     "iterate_rows",
