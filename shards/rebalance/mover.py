@@ -11,7 +11,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Final
 
@@ -119,13 +119,13 @@ class Mover:
             return False
         return found is None or found[1].state not in {State.RUNNING, State.CANCELLING}
 
-    async def _unless_over(self, winning: object, *, stays: bool) -> bool:
+    async def _unless_over(self, winning: Coroutine[object, object, bool], *, stays: bool) -> bool:
         """Waits to lead; False when it was stopped before, or nothing is left to be done."""
-        task = asyncio.ensure_future(winning)  # type: ignore[call-overload]
+        task = asyncio.ensure_future(winning)
         while not task.done():
             await asyncio.wait((task,), timeout=_LOOK_S)
             if not task.done() and (self._stopping.is_set() or (not stays and await self._is_over())):
                 task.cancel()
                 await asyncio.wait((task,))
                 return False
-        return bool(task.result())
+        return task.result()

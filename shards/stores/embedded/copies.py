@@ -141,7 +141,7 @@ class EmbeddedCopies(Copies):
         await self._thread.close()
 
     async def _write(self, change: _Question) -> Any:  # noqa: ANN401  whatever the change tells
-        def write(connection: apsw.Connection) -> Any:  # noqa: ANN401
+        def write(connection: apsw.Connection) -> Any:  # noqa: ANN401  as above
             with self._turns:
                 connection.execute(statements.BEGIN)
                 try:
