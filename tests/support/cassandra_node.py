@@ -6,7 +6,6 @@ import functools
 import os
 import signal
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -28,9 +27,6 @@ _FOLDER: Final = "CREST_TEST_CLUSTER"
 _FIRST_ADDRESS: Final = "127.0.0.44"
 _CQL_PORT: Final = 20_941
 _REDIS_PORT: Final = 20_950
-
-_NODES: Final = ThreadPoolExecutor(1, "nodes")
-"""The thread that starts nodes: they end with the thread that started them, and this one stays."""
 
 
 def small_cluster(directory: Path, first_address: str, cql_port: int, **changes: object) -> Cluster:
@@ -68,7 +64,7 @@ def shared_cluster(shards: int = 1, *, redis: bool = False) -> Cluster:
 
 def revive(cluster: Cluster) -> None:
     """Starts whatever of a cluster does not run; returns when all of it serves."""
-    _NODES.submit(cluster.up).result()
+    cluster.up()
 
 
 def kill_all_nodes(cluster: Cluster) -> None:
