@@ -31,6 +31,11 @@ _REDIS_PORT: Final = 20_950
 
 def small_cluster(directory: Path, first_address: str, cql_port: int, **changes: object) -> Cluster:
     """A cluster without Redis that boots quickly and ends with the tests."""
+    return Cluster(small_spec(first_address, cql_port, **changes), directory, dies_with_parent=True)
+
+
+def small_spec(first_address: str, cql_port: int, **changes: object) -> ClusterSpec:
+    """The spec of such a cluster."""
     wanted = {
         "shards": 1,
         "redis": False,
@@ -41,8 +46,7 @@ def small_cluster(directory: Path, first_address: str, cql_port: int, **changes:
         "heap_mib": 512,
         "quick_start": True,
     }
-    spec = ClusterSpec(**{**wanted, **changes})  # type: ignore[arg-type]  # each test names what it changes
-    return Cluster(spec, directory, dies_with_parent=True)
+    return ClusterSpec(**{**wanted, **changes})  # type: ignore[arg-type]  # each test names what it changes
 
 
 def shared_cluster(shards: int = 1, *, redis: bool = False) -> Cluster:
