@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from shards.rebalance.fleet import At, Fleet, nowhere
+from shards.rebalance.fleet import At, Fleet, nowhere, part_of
 from shards.rebalance.home import Book, Home
 from shards.rebalance.record import Command, IllegalStep, RebalanceRecord, State
 from shards.topology import Topology
@@ -33,7 +33,7 @@ async def leftovers(fleet: Fleet, topology: Topology, record: RebalanceRecord) -
     shards = {info.id for info in topology.shards} | {shard for shard, _ in record.shards_before}
     found = []
     for shard in sorted(shards):
-        for slot, gen in sorted(await (await fleet.part(shard)).copies.present()):
+        for slot, gen in sorted(await (await part_of(fleet, shard)).copies.present()):
             is_live = (topology.slot_shards[slot], topology.slot_gens[slot]) == (shard, gen)
             if not is_live and gen <= gen_max:
                 found.append(Leftover(shard, slot, gen))
@@ -73,7 +73,7 @@ async def clean_up(
     left = await leftovers(fleet, await home.topology(), record)
     for done, copy in enumerate(left):
         await at(f"before {_DROPS}")
-        await (await fleet.part(copy.shard)).copies.drop(copy.slot, copy.gen)
+        await (await part_of(fleet, copy.shard)).copies.drop(copy.slot, copy.gen)
         await at(f"after {_DROPS}")
         tell(done + 1, len(left))
     if record.state is State.DONE:

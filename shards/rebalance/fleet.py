@@ -1,4 +1,4 @@
-"""What movers work on: the home of the topology, and each shard's facts and slots. ``shards.assembly`` opens it."""
+"""What movers work on: the home of the topology, and each shard's facts and slots. ``shards.fleets`` opens it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ class Part(NamedTuple):
     copies: Copies
 
 
+async def part_of(fleet: Fleet, shard: int) -> Part:
+    """Returns a shard of a fleet. Raises ``StoreError``."""
+    return Part(*await fleet.part(shard))
+
+
 class Fleet(Protocol):
     """Every shard, opened when it is first asked for. Raises ``StoreError``."""
 
@@ -24,8 +29,8 @@ class Fleet(Protocol):
     def home(self) -> Facts:
         """The facts where the topology is kept."""
 
-    async def part(self, shard: int) -> Part:
-        """Returns a shard, which may be away: its calls fail then."""
+    async def part(self, shard: int) -> tuple[Facts, Copies]:
+        """Returns a shard, as ``Part``; it may be away: its calls fail then."""
 
     async def prepare(self, shard: int) -> None:
         """Makes what a shard that is about to be added needs; nothing where it is there. Raises ``StoreError``."""

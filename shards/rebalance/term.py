@@ -13,7 +13,7 @@ from typing import Final
 from shards.contract import StoreError
 from shards.facts import Fact
 from shards.rebalance.batch import Batch
-from shards.rebalance.fleet import At, Deposed, Fleet, Part
+from shards.rebalance.fleet import At, Deposed, Fleet, Part, part_of
 from shards.rebalance.gates import Gates
 from shards.rebalance.home import Home
 from shards.rebalance.progress import PROGRESS, Pace, Progress
@@ -110,7 +110,7 @@ class Term:
         known = {info.id for info in topology.shards}
         for shard in sorted(weights.keys() - known):
             await self._fleet.prepare(shard)
-            self._parts[shard] = part = await self._fleet.part(shard)
+            self._parts[shard] = part = await part_of(self._fleet, shard)
             self._gates[shard] = gates = Gates(shard, part.facts, self._record.attempt, self._at)
             await gates.fence(is_active=True)
 

@@ -10,7 +10,7 @@ from typing import Final
 from shards.contract import MARK_BYTES, Copies, Row
 from shards.keys import format_uuid, key_of, order_id_of, slot_and_tag
 from shards.rebalance.digest import row_digest
-from shards.rebalance.fleet import Fleet
+from shards.rebalance.fleet import Fleet, part_of
 from shards.rebalance.record import Move
 from shards.topology import Topology
 
@@ -62,8 +62,8 @@ async def verify(
     for move in moves:
         if topology.slot_shards[move.slot] != move.target:
             continue
-        left = await _all((await fleet.part(move.source)).copies, move.slot, move.old_gen)
-        there = await _all((await fleet.part(move.target)).copies, move.slot, topology.slot_gens[move.slot])
+        left = await _all((await part_of(fleet, move.source)).copies, move.slot, move.old_gen)
+        there = await _all((await part_of(fleet, move.target)).copies, move.slot, topology.slot_gens[move.slot])
         _judge(report, move, left, there)
         report.slots += 1
         report.seconds = time.monotonic() - began

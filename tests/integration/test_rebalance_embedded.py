@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pytest_asyncio
 
+from shards.assembly import StorageSettings
 from shards.contract import Row
+from shards.fleets import EmbeddedFleet, open_fleet
 from shards.keys import SLOTS
+from shards.rebalance.fleet import part_of
 from shards.rebalance.home import Book
 from shards.rebalance.mover import Mover
 from shards.rebalance.record import Kind, RebalanceRecord, State, start
 from shards.stores.embedded import prepare
 from shards.topology import Topology
 from shards.topology_store import TopologyStore
-from tests.support.fleets import EmbeddedFleet
 from tests.support.rows import new_row, next_version
 
 
@@ -23,7 +25,8 @@ from tests.support.rows import new_row, next_version
 async def fleet(tmp_path: Path) -> AsyncIterator[EmbeddedFleet]:
     """An empty data directory of one shard, with its first topology."""
     os.close(prepare(tmp_path / "data", 1))
-    fleet = await EmbeddedFleet.open(tmp_path / "data")
+    fleet = await open_fleet(StorageSettings(data_dir=tmp_path / "data"))
+    assert isinstance(fleet, EmbeddedFleet)
     await TopologyStore(fleet.home).create(Topology.initial(1))
     yield fleet
     await fleet.close()
@@ -34,7 +37,7 @@ async def fill(fleet: EmbeddedFleet, orders: int) -> list[Row]:
     source = random.Random(7)
     rows = [new_row(f"customer {n}", body=source.randbytes(100)) for n in range(orders)]
     rows = [next_version(row) if n % 3 else row for n, row in enumerate(rows)]
-    copies = (await fleet.part(0)).copies
+    copies = (await part_of(fleet, 0)).copies
     for first in range(0, orders, 500):
         await copies.place(rows[first : first + 500], {})
     return rows
@@ -58,7 +61,7 @@ async def found(fleet: EmbeddedFleet, rows: list[Row]) -> list[Row]:
     there = []
     for row in rows:
         slot = row.key.slot
-        copies = (await fleet.part(topology.slot_shards[slot])).copies
+        copies = (await part_of(fleet, topology.slot_shards[slot])).copies
         (present,) = await copies.rows([row.key._replace(gen=topology.slot_gens[slot])])
         assert present is not None
         there.append(present._replace(key=row.key))

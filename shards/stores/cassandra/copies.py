@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Final, TypeVar, cast
 
 from shards.contract import BUCKET_S, PLACED_MAX, Copies, Invalid, Row, SlotSize, StoreError
-from shards.keys import Key, bucket_of
+from shards.keys import Key, bucket_of, wall_clock_ms
 from shards.settings import CassandraSettings
 from shards.stores.cassandra.connection import Connection, Link
-from shards.stores.cassandra.indexer import Indexer, wall_clock_ms
+from shards.stores.cassandra.indexer import Indexer
+from shards.stores.cassandra.keyspace_facts import CassandraFacts
 from shards.stores.cassandra.reads import Place, read_many
 from shards.stores.cassandra.session import Kind, Prepared, Session, Step
 
@@ -97,6 +98,11 @@ class CassandraCopies(Copies):
 
     def __repr__(self) -> str:
         return f"<CassandraCopies {self._connection!r}>"
+
+    @property
+    def facts(self) -> CassandraFacts:
+        """The facts beside the orders, over the same connection; closed with it."""
+        return CassandraFacts(self._connection)
 
     async def versions(self, slot: int, gen: int) -> Mapping[bytes, int]:
         """See ``Copies.versions``. One read a bucket."""
