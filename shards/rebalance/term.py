@@ -88,7 +88,7 @@ class Term:
         """Makes sure that nothing of an earlier attempt lands any more, and opens what it left paused."""
         topology = await self._home.change("fence topology", self._first_epoch)
         for info in topology.shards:
-            self._parts[info.id] = part = await self._fleet.part(info.id)
+            self._parts[info.id] = part = await part_of(self._fleet, info.id)
             self._gates[info.id] = Gates(info.id, part.facts, self._record.attempt, self._at)
         left = await asyncio.gather(*(gates.fence(is_active=True) for gates in self._gates.values()))
         # whatever is paused was flipped already, or never will be by the one who paused it
