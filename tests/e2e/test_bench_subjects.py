@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from urllib.request import Request, urlopen
 
+import grpc
 import psutil
 import pytest
 
@@ -14,7 +15,7 @@ from bench.bed import Bed
 from bench.driver import Driver, DriverError
 from bench.installed import InstallError
 from bench.peers import building
-from protos.orders.v1 import orders_pb2
+from protos.orders.v1 import orders_pb2, orders_pb2_grpc
 from tests.support.cassandra_node import shared_cluster
 from tests.support.server_process import alive
 
@@ -75,7 +76,10 @@ def test_peers_keep_orders_on_the_shards_as_their_names_say(tmp_path: Path) -> N
     for name, subject in peers.items():
         request = load.create_request(random.Random(1))
         with subject as peer:
-            first, second = (orders_pb2.CreateOrderResponse.FromString(peer.answer(request)) for _ in range(2))
+            peer.answer(load.create_request(random.Random(2)))
+            with grpc.insecure_channel(peer.endpoints[0]) as channel:
+                stub = orders_pb2_grpc.OrderServiceStub(channel)
+                first, second = (stub.CreateOrder(request, timeout=30) for _ in range(2))
         assert first.order.customer_id == request.customer_id
         assert list(first.order.lines) == list(request.lines)
         assert first.order.total_minor == sum(line.quantity * line.unit_price_minor for line in request.lines)
