@@ -12,7 +12,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from bench.parts import GROUPS, Chart, Series
 
@@ -151,6 +151,7 @@ def _finish(axes: Axes, chart: Chart, *, bars: bool) -> None:
     axes.set_axisbelow(True)
     along.set_major_formatter(FuncFormatter(lambda value, _: _number(value)))
     if chart.log_y:
+        along.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         along.set_minor_formatter(NullFormatter())
     if not bars:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _number(value)))
