@@ -19,8 +19,9 @@ from __future__ import annotations
 import math
 from typing import Final
 
-FLOOR: Final = 48
-"""Units that are always served at once. Measured: with fewer, commits are so small that a worker loses throughput."""
+FLOOR: Final = 64
+"""Units that are always served at once. With half as many the commits are so small that a worker loses a fifth of its
+throughput (docs/adr/0014)."""
 
 CEILING: Final = 1_024
 
@@ -105,7 +106,7 @@ class GradientLimit:
             self._at_floor = 0
         if not is_busy or not calls:
             return
-        slowness = max(ratios / calls, self._tolerance * lag_s / LAG_S_MAX)
+        slowness = max(ratios / calls, self._tolerance * lag_s / LAG_S_MAX, 1e-3)
         gradient = max(GRADIENT_MIN, min(1.0, self._tolerance / slowness))
         wanted = self._exact * gradient + math.sqrt(self._exact)
         self._exact = min(self._ceiling, max(self._floor, self._exact + _SMOOTHING * (wanted - self._exact)))

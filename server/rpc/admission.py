@@ -43,8 +43,8 @@ Shed: TypeAlias = tuple[str, str, str]
 class Admission:
     """One for a worker, in its event loop."""
 
-    def __init__(self) -> None:
-        self.gate = Gate(GradientLimit(), time.monotonic())
+    def __init__(self, limit: GradientLimit | None = None) -> None:
+        self.gate = Gate(limit or GradientLimit(), time.monotonic())
         self._shed: dict[Shed, int] = {}
         self._sweep_later: asyncio.TimerHandle | None = None
         self._logged_at = 0.0

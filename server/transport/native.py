@@ -23,7 +23,7 @@ from typing import Any, Final, NoReturn, TypeAlias
 import grpc
 from pygrpc_native import EVENT_CANCEL, STREAM_FULL, NativeGrpcFront
 
-from server.admission.gate import BEGIN, WAIT, Verdict
+from server.admission.gate import BEGIN, Verdict
 from server.admission.limit import Track
 from server.domain.errors import OrderError, Reason
 from server.rpc.admission import Entry
@@ -271,38 +271,37 @@ class NativeServer:
         if not events:
             self._idle.release()
             return
-        create_task = self._loop.create_task
         now = time.monotonic()
         for kind, call_id, method_id, payload, _, details in events:
             if kind == EVENT_CANCEL:
-                if (gone := self._calls.get(call_id)) is not None:
-                    gone.gone = True
-                    if gone.task is None:
-                        self.drop(gone)
-                    elif gone.is_begun:  # one that is not would end before its first line, and before its last
-                        gone.task.cancel()
+                self._cancel(call_id)
                 continue
             call = _Call(self._front, call_id, details, now)
             if self._refusing:
                 call.fail(_STOPPING)
                 continue
             self._taken += 1
+            self._calls[call_id] = call
             entry = self._entries[method_id]
             if entry is None:
-                self._calls[call_id] = call
                 _, streaming, method = self._methods[method_id]
-                call.task = create_task(self._run(call, payload, method, streaming=streaming))
+                call.task = self._loop.create_task(self._run(call, payload, method, streaming=streaming))
                 continue
-            call.entry = entry
-            call.server = self
-            verdict = entry.admit(call, details[0], details[2], len(payload), now)
-            if verdict is BEGIN:
-                self._calls[call_id] = call
-                call.task = create_task(self._run_admitted(call, payload, now))
-            elif verdict is WAIT:
-                call.payload = payload
-                self._calls[call_id] = call
+            call.entry, call.server, call.payload = entry, self, payload
+            if entry.admit(call, details[0], details[2], len(payload), now) is BEGIN:
+                call.task = self._loop.create_task(self._run_admitted(call, payload, now))
         self._loop.call_soon(self._take_next)
+
+    def _cancel(self, call_id: int) -> None:
+        """The caller of a call has left."""
+        call = self._calls.get(call_id)
+        if call is None:
+            return
+        call.gone = True
+        if call.task is None:
+            self.drop(call)
+        elif call.is_begun:  # one that is not would end before its first line, and so without its last
+            call.task.cancel()
 
     def begin(self, call: _Call) -> None:
         """Serves a call that waited in line."""
