@@ -74,6 +74,16 @@ class Violation(NamedTuple):
     description: str
 
 
+class Together:
+    """What the calls of one batch have in common when it fails as a whole: sent again they are one retry, not many."""
+
+    __slots__ = ("granted",)
+
+    def __init__(self) -> None:
+        self.granted: bool | None = None
+        """Whether the retry budget allowed it; None until the first of them asks."""
+
+
 class OrderError(Exception):
     """A call, or one item of a batch, failed.
 
@@ -105,6 +115,7 @@ class OrderError(Exception):
         """The server asked not to be asked again."""
         self.attempts = 1
         self.request_id = ""
+        self.together: Together | None = None
 
     @property
     def retryable(self) -> bool:

@@ -3,7 +3,7 @@
 ::
 
     LOCK                            held (flock) while a supervisor or any of its workers lives; names the supervisor
-    control.db                      identity of the directory, number of shards, topology
+    control.db                      identity of the directory, number of shards, and the facts its processes agree by
     shard-0.db, shard-1.db ...      the orders; -wal and -shm beside them while they are open
     shard-0.db.gate ...             locks by which writers take turns
 
@@ -24,7 +24,15 @@ from typing import Final
 import apsw
 
 from shards.stores.embedded.errors import DataDirCorrupt, DataDirError, DataDirLocked, data_dir_error
-from shards.stores.embedded.files import Kind, create_file, is_begun, open_file, read_about, write_about
+from shards.stores.embedded.files import (
+    Kind,
+    create_file,
+    is_begun,
+    open_file,
+    read_about,
+    upgrade_control,
+    write_about,
+)
 
 SHARDS_MAX: Final = 64
 """Files of one directory: each costs every worker two threads."""
@@ -62,6 +70,8 @@ def prepare(data_dir: Path, shards: int) -> int:
     try:
         if not is_begun(control_path(data_dir)):
             refuse_strangers(data_dir)
+        else:
+            upgrade_control(control_path(data_dir))
         _create(data_dir, shards)
         found = check(data_dir)
     except BaseException:
