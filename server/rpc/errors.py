@@ -189,7 +189,6 @@ RULES: Final[Mapping[Reason, Rule]] = {
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         "This caller calls more often than the operator allows each. Nothing was done.",
         "Retry after the hint, with the same `request_id`, and call less often.",
-        ("caller_id",),
         retry="yes",
         retry_after_s=1.0,
     ),
