@@ -56,7 +56,7 @@ class Worker(RpcWorker):
             await self.stands(in_flight=1, waiting=units)
         return tasks
 
-    async def create(self, metadata: Any = (), timeout: float | None = None) -> pb.CreateOrderResponse:  # noqa: ANN401
+    async def create(self, metadata: Any = (), timeout: float | None = None) -> pb.CreateOrderResponse:  # noqa: ANN401  # as gRPC
         """Creates an order."""
         return await self.orders.CreateOrder(a_create(), metadata=metadata, timeout=timeout)
 
