@@ -34,6 +34,7 @@ MODULES: Final = (
     "bench.rows.unary",
     "bench.rows.client",
     "bench.rows.batch",
+    "bench.rows.store_path",
     "bench.rows.reads",
     "bench.rows.policies",
     "bench.rows.blog",

@@ -26,7 +26,7 @@ RESERVE: Final = 1.6
 ENDLESS_MESSAGES: Final = 20_000
 """Of a file whose messages may be sent again: reads."""
 
-WARM_WINDOW_S: Final = 3.0
+WARM_WINDOW_S: Final = 2.5
 WARM_WINDOWS_MAX: Final = 10
 WARM_WINDOWS_QUIET: Final = 2
 WARM_SLACK: Final = 0.05
@@ -50,8 +50,8 @@ class Plan(NamedTuple):
     def of(cls, context: Context) -> Plan:
         """Returns the plan of figures, or of a look."""
         if context.is_quick:
-            return cls(1, 2.0, 1, 2.0, 0)
-        return cls(5, 5.0, WARM_WINDOWS_MAX, WARM_WINDOW_S, 1)
+            return cls(1, 2.0, 2, 2.0, 0)
+        return cls(5, 4.0, WARM_WINDOWS_MAX, WARM_WINDOW_S, 1)
 
 
 class Loaded(Protocol):

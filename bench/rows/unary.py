@@ -23,9 +23,9 @@ GUARANTEES: Final[Mapping[str, str]] = {
     "naive": "A retry can make a second order.",
 }
 
-_CURVE_SHARES: Final = (0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0)
+_CURVE_SHARES: Final = (0.1, 0.3, 0.5, 0.65, 0.8, 0.9, 1.0)
 _CURVE_SHARES_QUICK: Final = (0.25, 0.75)
-_CURVE_S: Final = 2.5
+_CURVE_S: Final = 2.0
 
 
 class Unary:
