@@ -6,6 +6,7 @@ import random
 import signal
 import sys
 import tempfile
+import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final
@@ -22,6 +23,8 @@ RESULTS: Final = ROOT / "bench" / "results"
 HISTORY: Final = ROOT / "bench" / "history.jsonl"
 _WIDTH: Final = 170
 """Of a table in a pipe or a log, which have no width of their own."""
+
+_FAILURE_CHARS: Final = 600
 
 app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 _out = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
@@ -75,7 +78,13 @@ def measure_part(
     """Measure one part and keep what it found: what the benchmark starts for each."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     run = campaign.Run(folder, quick, seed)
-    campaign.measure_and_keep(run, campaign.named(name), lambda line: print(line, flush=True))
+    try:
+        campaign.measure_and_keep(run, campaign.named(name), lambda line: print(line, flush=True))
+    except Exception as error:
+        traceback.print_exc()
+        # the last line is what the table says of a part that failed
+        print(f"{type(error).__name__}: {' '.join(str(error).split())[:_FAILURE_CHARS]}", flush=True)
+        raise typer.Exit(1) from error
 
 
 @app.command("report")

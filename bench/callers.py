@@ -112,7 +112,7 @@ async def _serve_client(endpoints: str, callers: int) -> None:
             await asyncio.gather(*(caller() for _ in range(callers)))
             return tally.figures()
 
-        await create()
+        await Tally().call(create)  # connect before the first run
         await _told(run)
 
 
@@ -145,7 +145,7 @@ async def _serve_channel(endpoints: str, policy: str, rate: float) -> None:
                 await asyncio.wait(under_way)
             return tally.figures()
 
-        await create()
+        await Tally().call(create)  # connect before the first run
         await _told(run)
 
 

@@ -36,7 +36,7 @@ def post(url: str, body: bytes, callers: int, seconds: float, scratch: Path) -> 
     """Has so many callers post the same body over and over, each waiting for its answer. Raises ``HttpError``."""
     (scratch / "body.json").write_bytes(body)
     target = {"method": "POST", "url": url, "header": {"Content-Type": ["application/json"]}}
-    (scratch / "target.json").write_text(json.dumps(target), encoding="utf-8")
+    (scratch / "target.json").write_text(json.dumps(target) + "\n", encoding="utf-8")  # a line a target
     vegeta = str(installed.ensure(installed.VEGETA))
     results = scratch / "vegeta.bin"
     attack = [vegeta, "attack", "-format=json", f"-targets={scratch / 'target.json'}", f"-body={scratch / 'body.json'}"]

@@ -50,7 +50,7 @@ class Plan(NamedTuple):
     def of(cls, context: Context) -> Plan:
         """Returns the plan of figures, or of a look."""
         if context.is_quick:
-            return cls(1, 2.0, 2, 2.0, 0)
+            return cls(1, 3.0, 2, 2.0, 0)
         return cls(5, 4.0, WARM_WINDOWS_MAX, WARM_WINDOW_S, 1)
 
 

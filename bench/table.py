@@ -64,7 +64,7 @@ def _cells(row: Row) -> list[str]:
     theirs = row.theirs
     return [
         row.work + (f"\n[dim]{row.note}[/dim]" if row.note else ""),
-        _range(row.ours.rate, ",.0f"),
+        ("" if row.ours.name == "crest" else f"{row.ours.name}\n") + _range(row.ours.rate, ",.0f"),
         f"{theirs.name}\n{_range(theirs.rate, ',.0f')}" if theirs else "",
         _range(row.ratio, ".2f") + ("" if row.ratio_of == "rate" else f"\n{row.ratio_of}") if row.ratio else "",
         target(row, markup=True),

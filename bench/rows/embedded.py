@@ -60,7 +60,7 @@ class Embedded:
             note=f"{acknowledged:,} orders acknowledged, {stored:,} found in a backup.",
         )
         floors = [
-            Row("a server that does nothing, by ghz, 256 callers", figures.side(name, some), unit="calls/s")
+            Row(f"{name}: a server that does nothing, by ghz, 256 callers", figures.side(name, some), unit="calls/s")
             for name, some in rounds.items()
             if name != crest.name
         ]

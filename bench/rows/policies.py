@@ -12,6 +12,7 @@ from bench.driver import Driver
 from bench.parts import Context, Outcome, Row
 from bench.rounds import ByDriver, ByGhz, Plan, take_turns, warm, work_s
 from bench.rows import unary
+from bench.subjects import SubjectError
 from bench.summary import spread
 
 TARGET: Final = 1.0
@@ -39,6 +40,8 @@ class Policies:
             warm(context, by_ghz, plan)
             capacity = statistics.median(by_ghz.fire(plan.round_s).orders_per_s for _ in range(min(3, plan.rounds)))
             rate = int(min(RATE_MAX, capacity * LOAD_SHARE))
+            if not rate:
+                raise SubjectError("the server answered nothing when its capacity was measured")
             context.tell(f"capacity {capacity:,.0f}/s, load {rate:,}/s")
             loaded = []
             for policy in _POLICIES:
