@@ -234,6 +234,8 @@ class Metrics:
         # gauges
         self._in_flight: dict[str, int] = {}
         self._queued: dict[int, int] = {}
+        for operation in ("write", "read", "list"):
+            self._reruns.labels(operation)
         for caller_id in known_callers:
             self._count_caller(caller_id, 0)
 
@@ -315,6 +317,7 @@ class Metrics:
     def lease_age(self, shard: int, seconds: float) -> None:
         """So old is the lease on a shard."""
         self._lease_age_seconds.labels(self._worker, shard).set(seconds)
+        self._leases_lost.labels(self._worker, shard)  # shown from now on: 0 until one is
 
     def lease_lost(self, shard: int) -> None:
         """The lease on a shard has run out."""
