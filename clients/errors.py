@@ -70,6 +70,16 @@ class Violation(NamedTuple):
     description: str
 
 
+class Together:
+    """What the calls of one batch have in common when it fails as a whole: sent again they are one retry, not many."""
+
+    __slots__ = ("granted",)
+
+    def __init__(self) -> None:
+        self.granted: bool | None = None
+        """Whether the retry budget allowed it; None until the first of them asks."""
+
+
 class OrderError(Exception):
     """A call, or one item of a batch, failed.
 
@@ -99,6 +109,7 @@ class OrderError(Exception):
         self.retry_delay_s = retry_delay_s
         self.attempts = 1
         self.request_id = ""
+        self.together: Together | None = None
 
     @property
     def retryable(self) -> bool:
