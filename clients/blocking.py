@@ -55,6 +55,7 @@ class Settings(TypedDict, total=False):
     budget: RetryBudget | None
     request_ids: RequestIds | None
     discover: bool
+    coalesce: bool
 
 
 class BlockingOrderClient:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
@@ -51,13 +51,19 @@ class Calls:
         Raises OrderError. Safe for every method of the service: reads change nothing, and the write is the same write
         by its request id. Cancelling the caller cancels the attempt under way.
         """
+        return await self.persist(lambda: self.attempt(method, request, attempts), attempts)
+
+    async def persist(
+        self, send: Callable[[], Awaitable[ResponseT]], attempts: Attempts, *, counted: bool = False
+    ) -> ResponseT:
+        """As ``unary``, with ``send`` making an attempt; ``counted`` says that it counts its successes itself."""
         while True:
             try:
-                response = await self.attempt(method, request, attempts)
+                response = await send()
             except OrderError as error:
                 await self.wait_or_raise(error, attempts)
             else:
-                attempts.progressed()
+                attempts.progressed(counted=counted)
                 return response
 
     async def attempt(
@@ -68,13 +74,20 @@ class Calls:
         The first one fails at once when no worker can be reached. Later ones wait for a worker instead, within their
         time: as long as nobody is there, asking again and again would only spend attempts and budget.
         """
-        # Finding the workers may take half of what the attempt has; the seeds serve meanwhile.
-        link = await self.link(attempts.timeout_s / 2)
-        wait = attempts.failed > 0
+        return await self.once(method, request, attempts.timeout_s, wait_for_ready=attempts.failed > 0)
+
+    async def once(
+        self, method: UnaryMethod[RequestT, ResponseT], request: RequestT, timeout_s: float, *, wait_for_ready: bool
+    ) -> ResponseT:
+        """Makes one call; raises OrderError."""
+        # Finding the workers may take half of the time; the seeds serve meanwhile.
+        began = time.monotonic()
+        link = await self.link(timeout_s / 2)
+        timeout_s = max(0.0, timeout_s - (time.monotonic() - began))
         try:
             with link.used():
                 return await method(link)(
-                    request, timeout=attempts.timeout_s, metadata=self.metadata, wait_for_ready=wait
+                    request, timeout=timeout_s, metadata=self.metadata, wait_for_ready=wait_for_ready
                 )
         except grpc.aio.AioRpcError as failure:
             raise errors.from_rpc(failure) from failure

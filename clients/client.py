@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import grpc
 
@@ -12,8 +12,10 @@ from clients import endpoints as endpoint_texts
 from clients import submit as submission
 from clients import wire
 from clients.calls import Calls
-from clients.errors import OrderError, RequestIdAhead, RequestIdExpired, Unavailable
+from clients.coalescing import Coalescer, CreateAnswer
+from clients.errors import OrderError, Unavailable
 from clients.fleet import Fleet
+from clients.gathering import Limits
 from clients.orders import (
     NOTHING,
     Changed,
@@ -29,6 +31,7 @@ from clients.orders import (
 )
 from clients.request_ids import RequestIds
 from clients.retry import Attempts, RetryBudget, RetryPolicy
+from clients.writes import RENEWALS_MAX, Write, carry
 from protos.orders.v1 import orders_pb2
 from protos.topology.v1 import topology_pb2
 
@@ -37,18 +40,6 @@ if TYPE_CHECKING:
 
 ENDPOINT_DEFAULT: Final = "127.0.0.1:50051"
 DEADLINE_DEFAULT_S: Final = 10.0
-RENEWALS_MAX: Final = 2
-"""New request ids in one logical call: one for a wrong clock, and one for a clock that is set at that moment."""
-
-
-class _Write(Protocol):
-    """A request that carries a request id."""
-
-    request_id: str
-
-
-_WriteT = TypeVar("_WriteT", bound=_Write)
-_AnswerT = TypeVar("_AnswerT")
 
 
 class OrderClient:
@@ -65,6 +56,9 @@ class OrderClient:
     Every method raises ``OrderError`` (see ``clients.errors``). What a request may contain is the server's to decide
     and is not checked here. Writes mint a ``request_id`` once and keep it over their retries; pass your own to continue
     a write that an earlier call, or an earlier process, left in doubt.
+
+    Creates and gets that are under way at the same time travel together in batches (``clients.gathering``); each keeps
+    its own answer, deadline and cancellation. ``coalesce=False`` sends every one by itself.
     """
 
     def __init__(
@@ -77,6 +71,7 @@ class OrderClient:
         budget: RetryBudget | None = None,
         request_ids: RequestIds | None = None,
         discover: bool = True,
+        coalesce: bool = True,
     ) -> None:
         metadata = (("x-caller-id", caller_id),) if caller_id else ()
         self.request_ids = request_ids or RequestIds()
@@ -85,6 +80,7 @@ class OrderClient:
         self._calls = Calls(
             self._fleet, policy=policy or RetryPolicy(), budget=budget or RetryBudget(), metadata=metadata
         )
+        self._coalescer = Coalescer(self._calls, Limits()) if coalesce else None
 
     def __repr__(self) -> str:
         budget = self._calls.budget
@@ -102,6 +98,8 @@ class OrderClient:
 
     async def close(self) -> None:
         """Cancels the calls under way and closes the connections. Idempotent; the client is of no use afterwards."""
+        if self._coalescer is not None:
+            await self._coalescer.close()
         await self._fleet.close()
 
     @property
@@ -125,8 +123,15 @@ class OrderClient:
         minted = not request_id
         draft = NewOrder(customer_id, currency_code, lines, attributes)
         request = wire.create_request(draft, request_id or self.request_ids.mint())
-        answer = await self._write(
-            lambda link: link.orders.CreateOrder, request, self._attempts(deadline_s), minted=minted
+        attempts, coalescer = self._attempts(deadline_s), self._coalescer
+
+        def send() -> Awaitable[CreateAnswer]:
+            if coalescer is None:
+                return self._calls.attempt(lambda link: link.orders.CreateOrder, request, attempts)
+            return coalescer.create(request, attempts)
+
+        answer = await carry(
+            self._calls, self.request_ids, send, request, attempts, minted=minted, counted=coalescer is not None
         )
         return Created(wire.order(answer.order), answer.replayed)
 
@@ -173,8 +178,11 @@ class OrderClient:
             min_version=min_version,
             consistency=orders_pb2.Consistency.ValueType(consistency),
         )
-        answer = await self._calls.unary(lambda link: link.orders.GetOrder, request, self._attempts(deadline_s))
-        return wire.order(answer.order)
+        attempts, coalescer = self._attempts(deadline_s), self._coalescer
+        if coalescer is None:
+            return wire.order((await self._calls.unary(lambda link: link.orders.GetOrder, request, attempts)).order)
+        found = await self._calls.persist(lambda: coalescer.get(request, attempts), attempts, counted=True)
+        return wire.order(found)
 
     async def batch_get(
         self,
@@ -348,34 +356,16 @@ class OrderClient:
         return self._calls.attempts(self._deadline_s if deadline_s is None else deadline_s)
 
     async def _change(
-        self, method: UnaryMethod[Any, Any], request: _Write, request_id: str, deadline_s: float | None
+        self, method: UnaryMethod[Any, Any], request: Write, request_id: str, deadline_s: float | None
     ) -> Changed:
         request.request_id = request_id or self.request_ids.mint()
-        answer = await self._write(method, request, self._attempts(deadline_s), minted=not request_id)
+        attempts = self._attempts(deadline_s)
+        answer = await carry(
+            self._calls,
+            self.request_ids,
+            lambda: self._calls.attempt(method, request, attempts),
+            request,
+            attempts,
+            minted=not request_id,
+        )
         return Changed(wire.order(answer.order), answer.replayed)
-
-    async def _write(
-        self, method: UnaryMethod[_WriteT, _AnswerT], request: _WriteT, attempts: Attempts, *, minted: bool
-    ) -> _AnswerT:
-        """Carries a write through its attempts; an id that this call minted itself may be minted anew."""
-        renewals = 0
-        in_doubt = False  # an attempt under this id may have written
-        while True:
-            try:
-                answer = await self._calls.attempt(method, request, attempts)
-            except (RequestIdExpired, RequestIdAhead) as error:
-                error.attempts = attempts.failed + 1
-                error.request_id = request.request_id
-                # "Expired" says that nothing exists under the id; "ahead" only that this attempt made nothing.
-                safe = isinstance(error, RequestIdExpired) or not in_doubt
-                if not (minted and safe and renewals < RENEWALS_MAX and self.request_ids.learn(error)):
-                    raise
-                renewals += 1
-                request.request_id = self.request_ids.mint()
-            except OrderError as error:
-                error.request_id = request.request_id
-                in_doubt |= error.maybe_done
-                await self._calls.wait_or_raise(error, attempts)
-            else:
-                attempts.progressed()
-                return answer

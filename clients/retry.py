@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from clients.errors import DeadlineExceeded, OrderError, Unavailable
+from clients.errors import DeadlineExceeded, OrderError, Together, Unavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +79,19 @@ class RetryBudget:
         """Counts a call that succeeded."""
         self._tokens = min(self.tokens_max, self._tokens + self._per_success)
 
-    def take(self) -> bool:
-        """Takes a token for a retry; False when there is none."""
-        if self.tokens < 1.0:
-            return False
-        self._tokens -= 1.0
-        return True
+    def take(self, together: Together | None = None) -> bool:
+        """Takes a token for a retry; False when there is none.
+
+        Calls that failed together, in one batch, are sent together again: the first to ask takes the token for all.
+        """
+        if together is not None and together.granted is not None:
+            return together.granted
+        granted = self.tokens >= 1.0
+        if granted:
+            self._tokens -= 1.0
+        if together is not None:
+            together.granted = granted
+        return granted
 
 
 class Attempts:
@@ -136,7 +143,7 @@ class Attempts:
         if delay_s >= self.remaining_s:
             error.add_note(f"gave up after {self.failed} attempts: the deadline leaves no time for another")
             return None
-        if not self._budget.take():
+        if not self._budget.take(error.together):
             error.add_note(f"gave up after {self.failed} attempts: the retry budget is empty, most calls fail")
             return None
         return delay_s
@@ -151,8 +158,9 @@ class Attempts:
         told.add_note(f"gave up after {self.failed} attempts: no answer before the deadline")
         return told
 
-    def progressed(self) -> None:
-        """Counts a success; a stream that goes on starts to count its failures anew."""
+    def progressed(self, *, counted: bool = False) -> None:
+        """Counts a success, unless it is ``counted``; a stream that goes on starts to count its failures anew."""
         self.failed = 0
         self._unavailable = None
-        self._budget.succeeded()
+        if not counted:
+            self._budget.succeeded()

@@ -18,10 +18,11 @@ from shards.lanes import Lanes
 from shards.routing import Router, Shard
 from shards.settings import CassandraSettings, SettingsError, TopologyFile, load
 from shards.stores import embedded
-from shards.stores.cassandra import CassandraStore, open_topology_store
+from shards.stores.cassandra import CassandraFacts, CassandraStore
 from shards.stores.embedded import EmbeddedStore, datadir
-from shards.stores.embedded.control import EmbeddedTopologyStore
-from shards.topology import Topology, TopologyStore
+from shards.stores.embedded.control import EmbeddedFacts
+from shards.topology import Topology
+from shards.topology_store import TopologyStore
 from shards.wrappers.bounded import BoundedStore
 from shards.wrappers.cached import CachedStore
 from shards.wrappers.observed import ObservedCache, ObservedStore
@@ -166,8 +167,9 @@ def shard_over(store: Store, shard: int, cache: Cache, settings: StorageSettings
 
 async def _open_embedded(settings: StorageSettings, opening: AsyncExitStack) -> tuple[Topology, Mapping[int, Store]]:
     """Returns the topology and the store of each shard. The first worker that finds no topology makes one."""
-    control = await EmbeddedTopologyStore.open(datadir.control_path(settings.data_dir))
-    opening.push_async_callback(control.close)
+    facts = await EmbeddedFacts.open(datadir.control_path(settings.data_dir))
+    opening.push_async_callback(facts.close)
+    control = TopologyStore(facts)
     topology = await control.load() or await control.create(Topology.initial(settings.shards))
     stores: dict[int, Store] = {}
     for info in topology.shards:
@@ -179,8 +181,9 @@ async def _open_embedded(settings: StorageSettings, opening: AsyncExitStack) -> 
 
 async def _open_cassandra(file: TopologyFile, opening: AsyncExitStack) -> tuple[Topology, Mapping[int, Store]]:
     """Returns the topology and the store of each shard, which need not be there yet."""
-    control = await open_topology_store(file.topology, wait_s=_CONNECT_WAIT_S)
-    opening.push_async_callback(control.close)
+    facts = await CassandraFacts.open(file.topology, "topology", wait_s=_CONNECT_WAIT_S)
+    opening.push_async_callback(facts.close)
+    control = TopologyStore(facts)
     try:
         topology = await control.load() or await _first_topology(control, file)
     except Unavailable as error:

@@ -20,7 +20,8 @@ The law:
 from __future__ import annotations
 
 import enum
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final, NamedTuple, Protocol
 
 from shards.keys import Key
@@ -136,6 +137,72 @@ class Store(Protocol):
 
     async def seal(self, key: Key) -> None:
         """Seals the bucket of a key (law 6). Idempotent. The caller has made sure that it is old enough."""
+
+    async def close(self) -> None:
+        """Finishes what is under way and lets go of files and connections. Idempotent."""
+
+
+class SlotSize(NamedTuple):
+    """How much a shard keeps of one slot under one gen."""
+
+    rows: int
+    bytes: int
+    """Sum of ``len(body) + len(marks)``; where a store cannot add them up, so many rows of the mean of a sample."""
+
+
+PLACED_MAX: Final = 1_024
+"""Rows of one ``Copies.place``."""
+
+
+class Copies(Protocol):
+    """A shard as movers see it: whole slots, read and placed beside the workers. For one event loop.
+
+    The law:
+
+    1. **Placing is conditional.** A row is placed where none is, or a lower version of it; never over the same or a
+       higher one. Once placed it is durable. Placing the same again, late or by another mover, changes nothing.
+    2. **Seals do not hinder a copy**: what was stored on the source is stored on the target, sealed or not.
+    3. **Lists are complete**: a row that is placed is found by ``Store.list_customer`` of its gen, however old it is.
+    4. **What was acknowledged is seen**: ``versions``, ``rows`` and ``sealed`` show every write of any process that
+       was acknowledged before they began.
+    5. **Dropping takes one slot under one gen**, and nothing else.
+
+    All methods raise ``StoreError``, and may be repeated without harm whatever became of them.
+    """
+
+    async def versions(self, slot: int, gen: int) -> Mapping[bytes, int]:
+        """Returns the version of every order of a slot under a gen, by order id (16 bytes).
+
+        All at once: some hundred bytes of memory an order.
+        """
+
+    async def rows(self, keys: Sequence[Key]) -> Sequence[Row | None]:
+        """Returns the row of each key, in order; None where none is."""
+
+    async def place(self, rows: Sequence[Row], known: Mapping[bytes, int]) -> None:
+        """Places rows (at most ``PLACED_MAX``, no two of one order), of any slots, gens and buckets.
+
+        ``known`` tells, by order id, which versions are there as far as the caller knows; 0 or nothing for none. Where
+        it is wrong the placing takes longer. Rows of one call may be placed and others not when it fails.
+        """
+
+    def seals_together(self, slot: int) -> Hashable:
+        """Returns what is the same for slots that are sealed together."""
+
+    async def sealed(self, slot: int, first_bucket: int) -> AbstractSet[int]:
+        """Returns the buckets, from ``first_bucket`` on, that are sealed for the slot. From 0 on it may take long."""
+
+    async def seal(self, slot: int, buckets: AbstractSet[int]) -> None:
+        """Seals buckets for the slot, and for those that are sealed together with it (law 6 of ``Store``)."""
+
+    async def drop(self, slot: int, gen: int) -> None:
+        """Deletes every row of a slot under a gen that no topology names, nor ever will."""
+
+    async def present(self) -> AbstractSet[tuple[int, int]]:
+        """Returns every slot and gen of which there are rows, by a look at the whole shard. May hold emptied ones."""
+
+    async def sizes(self, gens: Mapping[int, int]) -> Mapping[int, SlotSize]:
+        """Returns the size of each slot of ``gens`` (slot to gen), by a look at the whole shard."""
 
     async def close(self) -> None:
         """Finishes what is under way and lets go of files and connections. Idempotent."""

@@ -1,13 +1,13 @@
 """The topology: which shard holds which slot, under which gen. A versioned value; pure.
 
-Where it is kept is behind ``TopologyStore``; it changes by compare-and-set on its epoch only.
+Where it is kept is behind ``shards.topology_store``; it changes by compare-and-set on its epoch only.
 """
 
 from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, replace
-from typing import Final, NamedTuple, Protocol, Self
+from typing import Final, NamedTuple, Self
 
 import xxhash
 
@@ -124,16 +124,3 @@ class Topology:
         shards = tuple(ShardInfo(*pair) for pair in _SHARD.iter_unpack(content[_HEAD.size : table_at]))
         table = _TABLE.unpack_from(content, table_at)
         return cls(epoch, shards, table[:SLOTS], table[SLOTS:], next_shard_id)
-
-
-class TopologyStore(Protocol):
-    """Keeps the topology, for all workers and all movers at once. Raises ``shards.contract.StoreError``."""
-
-    async def load(self) -> Topology | None:
-        """Returns the present topology, linearizable with changes; None where none was ever created."""
-
-    async def create(self, topology: Topology) -> Topology:
-        """Stores the first topology unless there is one, and returns the one that is there then. Idempotent."""
-
-    async def compare_and_set(self, epoch: int, topology: Topology) -> bool:
-        """Replaces the topology of ``epoch`` by ``topology`` (of ``epoch + 1``); False when another is there."""

@@ -212,3 +212,22 @@ def test_the_blocking_face_works(customer: str) -> None:
         assert [listed.order_id for listed in client.list(customer)] == [order.order_id]
         client.cancel(order.order_id)
         assert [seen.version for seen in client.watch(order.order_id)] == [2]
+
+
+async def test_concurrent_calls_of_one_client_are_each_their_own(customer: str) -> None:
+    """Hundreds of creates and gets at once, sent together, bring each caller the order that is its own."""
+    async with OrderClient(SEED) as client:
+        customers = [f"{customer} {i}" for i in range(300)]
+        created = await asyncio.gather(*(client.create(customer, "EUR", LINES) for customer in customers))
+        assert [each.order.customer_id for each in created] == customers
+        assert not any(each.replayed for each in created)
+        bad, good = await asyncio.gather(
+            client.create(customer, "EUR", []), client.create(customer, "EUR", LINES), return_exceptions=True
+        )
+        assert isinstance(bad, InvalidRequest)
+        assert bad.violations[0].field == "lines"
+        assert isinstance(good, Created)
+        found = await asyncio.gather(*(client.get(each.order.order_id) for each in created))
+        assert [order.order_id for order in found] == [each.order.order_id for each in created]
+        with pytest.raises(NotFound):
+            await client.get(str(uuid.UUID(int=uuid.UUID(found[0].order_id).int ^ 1)))

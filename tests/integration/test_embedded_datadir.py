@@ -1,6 +1,7 @@
 """The data directory: taken by one server, checked before it is served, copied and restored."""
 
 import fcntl
+import hashlib
 import json
 import os
 import subprocess
@@ -16,8 +17,8 @@ from shards.stores.embedded import (
     DataDirError,
     DataDirLocked,
     DataDirNewer,
+    EmbeddedFacts,
     EmbeddedStore,
-    EmbeddedTopologyStore,
     backup,
     control_path,
     iterate_rows,
@@ -26,6 +27,7 @@ from shards.stores.embedded import (
     shard_path,
 )
 from shards.topology import Topology
+from shards.topology_store import TopologyStore
 from tests.support.rows import new_row, next_version
 
 SHARDS = 2
@@ -39,11 +41,25 @@ def data_dir(tmp_path: Path) -> Path:
     return directory
 
 
+def to_schema_1(path: Path, mode: str = "wal") -> None:
+    """Makes a control file what the first schema had it be."""
+    connection = apsw.Connection(str(path))
+    connection.pragma("journal_mode", mode)
+    connection.execute("""
+        CREATE TABLE topology (only INTEGER PRIMARY KEY CHECK (only = 1), epoch INTEGER NOT NULL,
+            topology BLOB NOT NULL) STRICT;
+        INSERT INTO topology SELECT 1, revision, value FROM facts WHERE scope = 'topology';
+        DROP TABLE facts;
+        PRAGMA user_version = 1;
+    """)
+    connection.close()
+
+
 async def fill(data_dir: Path, count: int = 60) -> list[Row]:
     """Creates the topology and commits rows where they belong; returns them by ascending id."""
-    topologies = await EmbeddedTopologyStore.open(control_path(data_dir))
-    topology = await topologies.create(Topology.initial(SHARDS))
-    await topologies.close()
+    facts = await EmbeddedFacts.open(control_path(data_dir))
+    topology = await TopologyStore(facts).create(Topology.initial(SHARDS))
+    await facts.close()
     rows = [new_row(f"customer {n}", body=b"body %d" % n) for n in range(count)]
     for shard in range(SHARDS):
         store = await EmbeddedStore.open(shard_path(data_dir, shard))
@@ -140,12 +156,14 @@ def test_exchanged_files_are_noticed(data_dir: Path, tmp_path: Path) -> None:
         prepare(data_dir, SHARDS)
 
 
-@pytest.mark.parametrize("name", ["control.db", "shard-1.db"])
-async def test_newer_schema_is_left_alone(data_dir: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "known"), [("control.db", 2), ("shard-1.db", 1)])
+async def test_newer_schema_is_left_alone(data_dir: Path, name: str, known: int) -> None:
     """A file of a newer Crest is refused with both versions in the message, and not one byte of it is changed."""
-    change(data_dir / name, "PRAGMA user_version = 2")
+    change(data_dir / name, f"PRAGMA user_version = {known + 1}")
     before = (data_dir / name).read_bytes()
-    with pytest.raises(DataDirNewer, match=rf"{name}: schema version 2, but this Crest knows version 1"):
+    with pytest.raises(
+        DataDirNewer, match=rf"{name}: schema version {known + 1}, but this Crest knows version {known}"
+    ):
         prepare(data_dir, SHARDS)
     assert (data_dir / name).read_bytes() == before
     if name != "control.db":
@@ -182,20 +200,29 @@ def test_file_in_place_of_a_directory_is_told(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------------ topology
 
 
-async def test_topology_is_created_once_and_changed_by_epoch(data_dir: Path) -> None:
-    """Only the first create counts, and only one change of an epoch does, through whichever process."""
-    one = await EmbeddedTopologyStore.open(control_path(data_dir))
-    two = await EmbeddedTopologyStore.open(control_path(data_dir))
-    assert await one.load() is None
-    first = Topology.initial(SHARDS)
-    assert await one.create(first) == first
-    assert await two.create(Topology.initial(5)) == first
-    grown = first.with_shard_added()
-    assert await two.compare_and_set(first.epoch, grown)
-    assert not await one.compare_and_set(first.epoch, first.with_shard_added(weight=3))
-    assert await one.load() == grown
-    await one.close()
-    await two.close()
+async def test_control_file_of_the_first_schema_is_upgraded(data_dir: Path) -> None:
+    """A topology written under schema 1 is there under the present one, once a server was started."""
+    rows = await fill(data_dir)
+    to_schema_1(control_path(data_dir))
+    with pytest.raises(DataDirError, match="the server brings it to version 2"):
+        contents(data_dir)
+    for _ in range(2):
+        os.close(prepare(data_dir, SHARDS))
+        assert contents(data_dir) == rows
+
+
+async def test_backup_of_the_first_schema_is_restored(data_dir: Path, tmp_path: Path) -> None:
+    """A backup that an older Crest has made becomes a directory of the present schema."""
+    rows = await fill(data_dir)
+    source = tmp_path / "backup"
+    backup(data_dir, source)
+    to_schema_1(source / "control.db", mode="delete")
+    manifest = json.loads((source / "manifest.json").read_text())
+    content = (source / "control.db").read_bytes()
+    manifest["files"][0] |= {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    (source / "manifest.json").write_text(json.dumps(manifest | {"schema": 1}))
+    restore(source, tmp_path / "restored")
+    assert contents(tmp_path / "restored") == rows
 
 
 # ---------------------------------------------------------------------------------------------------- backup and export
@@ -238,7 +265,7 @@ async def test_damaged_backup_is_refused_before_anything_is_touched(data_dir: Pa
     file.write_bytes(whole)
     manifest = source / "manifest.json"
     known = json.loads(manifest.read_text())
-    manifest.write_text(json.dumps(known | {"schema": 2}))
+    manifest.write_text(json.dumps(known | {"schema": 3}))
     with pytest.raises(DataDirError, match="run the version that made the backup"):
         restore(source, tmp_path / "restored")
     manifest.write_text(json.dumps(known | {"files": [known["files"][0] | {"name": "../elsewhere"}]}))

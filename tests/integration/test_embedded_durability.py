@@ -10,9 +10,10 @@ import pytest
 
 from shards.contract import Row, Store, Verdict
 from shards.stores.embedded import EmbeddedStore, backup, prepare, restore, shard_path
-from shards.stores.embedded.control import EmbeddedTopologyStore
+from shards.stores.embedded.control import EmbeddedFacts
 from shards.stores.embedded.datadir import control_path
 from shards.topology import Topology
+from shards.topology_store import TopologyStore
 from tests.support.rows import new_row, next_version
 
 
@@ -88,7 +89,8 @@ async def test_every_answer_comes_after_the_sync(tmp_path: Path, disk: Disk) -> 
 async def test_a_topology_is_synced_before_it_is_answered(tmp_path: Path, disk: Disk) -> None:
     """A topology that was created or changed is on the disk, since order ids are placed by it from then on."""
     os.close(prepare(tmp_path / "data", 2))
-    store = await EmbeddedTopologyStore.open(control_path(tmp_path / "data"))
+    facts = await EmbeddedFacts.open(control_path(tmp_path / "data"))
+    store = TopologyStore(facts)
     first = Topology.initial(2)
     writes = disk.writes
     await store.create(first)
@@ -98,7 +100,7 @@ async def test_a_topology_is_synced_before_it_is_answered(tmp_path: Path, disk: 
     assert await store.compare_and_set(first.epoch, first.with_shard_added(100))
     assert disk.writes > writes
     assert not disk.unsynced
-    await store.close()
+    await facts.close()
 
 
 def test_names_of_new_files_are_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,9 +121,9 @@ def test_names_of_new_files_are_synced(tmp_path: Path, monkeypatch: pytest.Monke
 async def test_copies_are_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every file of a backup and of a restored directory, and its name, is on the disk before it is called done."""
     os.close(prepare(tmp_path / "data", 2))
-    topology = await EmbeddedTopologyStore.open(control_path(tmp_path / "data"))
-    await topology.create(Topology.initial(2))
-    await topology.close()
+    facts = await EmbeddedFacts.open(control_path(tmp_path / "data"))
+    await TopologyStore(facts).create(Topology.initial(2))
+    await facts.close()
     synced: set[int] = set()
     fsync = os.fsync
 

@@ -12,10 +12,11 @@ import pytest
 
 from shards.contract import Consistency, Verdict
 from shards.stores.embedded import EmbeddedStore, iterate_rows, prepare, shard_path
-from shards.stores.embedded.control import EmbeddedTopologyStore
+from shards.stores.embedded.control import EmbeddedFacts
 from shards.stores.embedded.datadir import control_path
 from shards.stores.embedded.turns import PATIENCE_POLLS, POLLS_MAX, Turns
 from shards.topology import Topology
+from shards.topology_store import TopologyStore
 from tests.support.deadlines import eventually
 from tests.support.rows import new_row
 from tests.support.store_committer import row_of
@@ -98,9 +99,9 @@ async def test_killed_writer_loses_nothing_acknowledged(data_dir: Path, committe
 
 async def test_every_row_is_whole(data_dir: Path, committers: list[Committer]) -> None:
     """After all writers are killed amid their commits, each row that is there is the row that was written."""
-    topology = await EmbeddedTopologyStore.open(control_path(data_dir))
-    await topology.create(Topology.initial(1))
-    await topology.close()
+    facts = await EmbeddedFacts.open(control_path(data_dir))
+    await TopologyStore(facts).create(Topology.initial(1))
+    await facts.close()
     for committer in committers:
         committer.wait_beyond(30)
     for committer in committers:

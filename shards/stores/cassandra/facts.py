@@ -7,8 +7,8 @@ from typing import Final, NamedTuple
 import msgspec
 
 from shards.contract import BUCKET_S, SEAL_AFTER_S, Corrupt, StoreError
+from shards.facts import Fact, Facts
 from shards.settings import CassandraSettings
-from shards.stores.cassandra.control import Control, Fact
 
 _PLACE: Final = ("shard", "facts")
 
@@ -36,12 +36,12 @@ def first_facts(settings: CassandraSettings, now_ms: int) -> ShardFacts:
     return ShardFacts(settings.lanes, BUCKET_S, settings.serial_consistency, first_bucket)
 
 
-async def create(control: Control, facts: ShardFacts) -> ShardFacts:
+async def create(control: Facts, facts: ShardFacts) -> ShardFacts:
     """Stores the facts unless there are some, and returns those that are there then. Raises ``StoreError``."""
     return _decoded(await control.create(*_PLACE, Fact(1, msgspec.json.encode(facts._asdict()))))
 
 
-async def read(control: Control) -> ShardFacts | None:
+async def read(control: Facts) -> ShardFacts | None:
     """Returns the facts; None where the shard was never created. Raises ``StoreError``."""
     fact = await control.read(*_PLACE)
     return None if fact is None else _decoded(fact)

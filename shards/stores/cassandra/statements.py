@@ -27,6 +27,11 @@ class Statements:
     control_read: Prepared  # scope, name
     control_create: Prepared  # scope, name, revision, value
     control_replace: Prepared  # revision, value, scope, name, revision before
+    control_revision: Prepared  # scope, name
+    control_list: Prepared  # scope, limit
+    control_delete: Prepared  # scope, name, revision before
+    control_raise: Prepared  # revision, value, scope, name, above revision before
+    control_guard: Prepared  # revision, scope, name, revision
     read: tuple[Prepared, ...]  # lane, bucket, then slot, gen, tag, order_id as often as READ_SIZES says
 
 
@@ -52,6 +57,11 @@ _TEXTS: Final = {
     "control_read": "SELECT revision, value FROM ks.control WHERE scope = ? AND name = ?",
     "control_create": "INSERT INTO ks.control (scope, name, revision, value) VALUES (?, ?, ?, ?) IF NOT EXISTS",
     "control_replace": "UPDATE ks.control SET revision = ?, value = ? WHERE scope = ? AND name = ? IF revision = ?",
+    "control_revision": "SELECT revision FROM ks.control WHERE scope = ? AND name = ?",
+    "control_list": "SELECT name, revision, value FROM ks.control WHERE scope = ? LIMIT ?",
+    "control_delete": "DELETE FROM ks.control WHERE scope = ? AND name = ? IF revision = ?",
+    "control_raise": "UPDATE ks.control SET revision = ?, value = ? WHERE scope = ? AND name = ? IF revision < ?",
+    "control_guard": "UPDATE ks.control SET revision = ? WHERE scope = ? AND name = ? IF revision = ?",
 }
 
 _READ: Final = """

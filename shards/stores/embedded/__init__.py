@@ -1,14 +1,15 @@
 """The embedded store: one SQLite file (WAL) a shard, shared by all workers of one machine.
 
 ``prepare`` takes and checks the data directory, once; then each worker opens an ``EmbeddedStore`` a shard and the
-``EmbeddedTopologyStore``. docs/adr/0004-embedded-store.md tells why it is built the way it is, with measurements.
+``EmbeddedFacts``. docs/adr/0004-embedded-store.md tells why it is built the way it is, with measurements.
 """
 
 from __future__ import annotations
 
 from shards.stores.embedded.backup import backup, iterate_rows, restore
-from shards.stores.embedded.control import EmbeddedTopologyStore
-from shards.stores.embedded.datadir import control_path, prepare, shard_path
+from shards.stores.embedded.control import EmbeddedFacts
+from shards.stores.embedded.copies import EmbeddedCopies
+from shards.stores.embedded.datadir import add_shard, control_path, prepare, shard_path
 from shards.stores.embedded.errors import (
     DataDirCorrupt,
     DataDirError,
@@ -24,8 +25,10 @@ __all__ = [
     "DataDirFull",
     "DataDirLocked",
     "DataDirNewer",
+    "EmbeddedCopies",
+    "EmbeddedFacts",
     "EmbeddedStore",
-    "EmbeddedTopologyStore",
+    "add_shard",
     "backup",
     "control_path",
     "iterate_rows",

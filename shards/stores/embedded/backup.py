@@ -15,7 +15,6 @@ import apsw
 
 from shards.contract import Row
 from shards.stores.embedded import statements
-from shards.stores.embedded.control import load_topology
 from shards.stores.embedded.datadir import (
     check,
     control_path,
@@ -26,12 +25,15 @@ from shards.stores.embedded.datadir import (
     take,
 )
 from shards.stores.embedded.errors import DataDirCorrupt, DataDirError, data_dir_error
-from shards.stores.embedded.files import SCHEMA_VERSION, Kind
+from shards.stores.embedded.files import SCHEMA_VERSIONS, Kind, upgrade_control
+from shards.topology import Topology, TopologyDamaged
 
 MANIFEST: Final = "manifest.json"
 """Written last: a directory without one is no complete backup."""
 
 _FORMAT: Final = 1
+_SCHEMA: Final = SCHEMA_VERSIONS[Kind.CONTROL]
+_TOPOLOGY: Final = "SELECT value FROM facts WHERE scope = 'topology' AND name = 'current'"
 _CHUNK_ROWS: Final = 1000
 _CHUNK_BYTES: Final = 1024 * 1024
 _PARTIAL: Final = ".partial"
@@ -54,7 +56,7 @@ def backup(data_dir: Path, target: Path) -> int:
         files += [_copy(shard_path(data_dir, shard), target, Kind.SHARD) for shard in range(shards)]
         if _epoch(data_dir) != epoch:
             raise DataDirError(f"{data_dir}: the topology changed during the backup; remove {target} and try again")
-        manifest = {"format": _FORMAT, "schema": SCHEMA_VERSION, "made_at_unix_s": int(time.time()), "files": files}
+        manifest = {"format": _FORMAT, "schema": _SCHEMA, "made_at_unix_s": int(time.time()), "files": files}
         partial = target / (MANIFEST + _PARTIAL)
         partial.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         _sync_file(partial)
@@ -90,6 +92,7 @@ def restore(source: Path, data_dir: Path) -> int:
         sync_directory(data_dir)
         control.with_name(control.name + _PARTIAL).rename(control)
         sync_directory(data_dir)
+        upgrade_control(control)
         check(data_dir)
     except OSError as error:
         raise data_dir_error(error, data_dir) from error
@@ -106,7 +109,7 @@ def iterate_rows(data_dir: Path) -> Iterator[Row]:
     """
     shards = check(data_dir)
     with opened(control_path(data_dir), Kind.CONTROL) as control:
-        topology = load_topology(control, control_path(data_dir))
+        topology = _topology(control, control_path(data_dir))
     if topology is None:
         return
     for shard in range(shards):
@@ -125,9 +128,19 @@ def _rows(connection: apsw.Connection) -> Iterator[Row]:
         last = (chunk[-1].key.order_id, chunk[-1].key.gen)
 
 
+def _topology(control: apsw.Connection, path: Path) -> Topology | None:
+    row = control.execute(_TOPOLOGY).fetchone()
+    if row is None:
+        return None
+    try:
+        return Topology.from_bytes(row[0])
+    except TopologyDamaged as error:
+        raise DataDirCorrupt(f"{path}: {error}") from error
+
+
 def _epoch(data_dir: Path) -> int:
     with opened(control_path(data_dir), Kind.CONTROL) as control:
-        topology = load_topology(control, control_path(data_dir))
+        topology = _topology(control, control_path(data_dir))
     return 0 if topology is None else topology.epoch
 
 
@@ -167,10 +180,10 @@ def _verify(source: Path) -> list[dict[str, Any]]:
     path = source / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        if manifest["format"] != _FORMAT or manifest["schema"] != SCHEMA_VERSION:
+        if manifest["format"] != _FORMAT or not 1 <= manifest["schema"] <= _SCHEMA:
             raise DataDirError(
                 f"{path}: format {manifest['format']} with schema {manifest['schema']}, but this Crest knows "
-                f"format {_FORMAT} with schema {SCHEMA_VERSION}; run the version that made the backup"
+                f"format {_FORMAT} with schema {_SCHEMA}; run the version that made the backup"
             )
         files: list[dict[str, Any]] = manifest["files"]
         names = [file["name"] for file in files]

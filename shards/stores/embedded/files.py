@@ -1,9 +1,10 @@
 """Files of the embedded store: their schema, their version, and how a connection to one is opened.
 
-Schema of a shard's file, version 1. ``orders`` is kept in the order of its key, which begins with the time of the
-request: rows of one group commit lie side by side and dirty few pages (random keys cost four times as much). ``gen`` is
-part of the key, so that a slot that moves away and comes back never meets the rows of its earlier stay. The version of
-a row is the length of its marks and is stored nowhere else.
+Schema of a shard's file, version 1; of the control file, version 2 (``upgrade_control`` makes it of version 1).
+``orders`` is kept in the order of its key, which begins with the time of the request: rows of one group commit lie side
+by side and dirty few pages (random keys cost four times as much). ``gen`` is part of the key, so that a slot that moves
+away and comes back never meets the rows of its earlier stay. The version of a row is the length of its marks and is
+stored nowhere else.
 """
 
 from __future__ import annotations
@@ -16,9 +17,6 @@ from typing import Final
 import apsw
 
 from shards.stores.embedded.errors import DataDirCorrupt, DataDirError, DataDirNewer, data_dir_error
-
-SCHEMA_VERSION: Final = 1
-"""``PRAGMA user_version`` of every file; a larger one was written by a newer Crest and is refused."""
 
 SQLITE_VERSION_MIN: Final = (3, 51, 3)
 """Older ones can lose a commit when several connections race to restart the log (sqlite.org/wal.html, 3.51.3)."""
@@ -47,14 +45,26 @@ CREATE TABLE sealed (bucket INTEGER PRIMARY KEY) STRICT;
 CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID, STRICT;
 """
 
-_CONTROL_SCHEMA: Final = """
-CREATE TABLE topology (
-    only INTEGER PRIMARY KEY CHECK (only = 1),
-    epoch INTEGER NOT NULL,
-    topology BLOB NOT NULL
-) STRICT;
+_FACTS: Final = """
+CREATE TABLE facts (
+    scope TEXT NOT NULL,
+    name TEXT NOT NULL,
+    revision INTEGER NOT NULL,
+    value BLOB NOT NULL,
+    PRIMARY KEY (scope, name)
+) WITHOUT ROWID, STRICT;
+"""
+
+_CONTROL_SCHEMA: Final = f"""
+{_FACTS}
 CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID, STRICT;
 """
+
+_CONTROL_FROM_1: Final = (
+    _FACTS,
+    "INSERT INTO facts SELECT 'topology', 'current', epoch, topology FROM topology",
+    "DROP TABLE topology",
+)
 
 
 class Kind(enum.Enum):
@@ -63,6 +73,9 @@ class Kind(enum.Enum):
     SHARD = 0x43725368  # "CrSh"
     CONTROL = 0x43724374  # "CrCt"
 
+
+SCHEMA_VERSIONS: Final = {Kind.SHARD: 1, Kind.CONTROL: 2}
+"""``PRAGMA user_version`` of a file; a larger one was written by a newer Crest and is refused."""
 
 _SCHEMAS: Final = {Kind.SHARD: _SHARD_SCHEMA, Kind.CONTROL: _CONTROL_SCHEMA}
 
@@ -85,7 +98,29 @@ def create_file(path: Path, kind: Kind, about: dict[str, str]) -> None:
                     connection.execute(_SCHEMAS[kind])
                     write_about(connection, about)
                     connection.execute(f"PRAGMA application_id = {kind.value}")
-                    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSIONS[kind]}")
+        finally:
+            connection.close()
+    except apsw.Error as error:
+        raise data_dir_error(error, path) from error
+
+
+def upgrade_control(path: Path) -> None:
+    """Brings a control file of an older schema to the present one, in one commit; does nothing to one that is.
+
+    Nobody else may have it open. Raises ``DataDirError``.
+    """
+    check_sqlite()
+    try:
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+        connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
+        try:
+            if connection.pragma("application_id") != Kind.CONTROL.value or connection.pragma("user_version") != 1:
+                return  # opening it tells what it is
+            with connection:
+                for step in _CONTROL_FROM_1:
+                    connection.execute(step)
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSIONS[Kind.CONTROL]}")
         finally:
             connection.close()
     except apsw.Error as error:
@@ -131,7 +166,7 @@ def open_file(path: Path, kind: Kind, *, immutable: bool = False) -> apsw.Connec
         raise data_dir_error(error, path) from error
     try:
         connection.set_busy_timeout(_BUSY_TIMEOUT_MS)  # first of all: others may be opening or recovering it
-        _check_header(connection, path, kind)
+        _check_header(connection, path, kind, oldest=1 if immutable else SCHEMA_VERSIONS[kind])
         if not immutable:
             _configure(connection, path)
     except apsw.Error as error:
@@ -168,18 +203,20 @@ def _is_empty(connection: apsw.Connection) -> bool:
     return bool(connection.execute("SELECT count(*) FROM sqlite_schema").get == 0)
 
 
-def _check_header(connection: apsw.Connection, path: Path, kind: Kind) -> None:
+def _check_header(connection: apsw.Connection, path: Path, kind: Kind, *, oldest: int) -> None:
     application_id = connection.pragma("application_id")
     version = connection.pragma("user_version")
     if application_id == 0 and version == 0 and _is_empty(connection):
         raise DataDirCorrupt(f"{path}: the file is empty; restore it from a backup")
     if application_id != kind.value:
         raise DataDirNewer(f"{path}: not a {kind.name.lower()} file of Crest (application_id {application_id:#x})")
-    if version != SCHEMA_VERSION:
+    known = SCHEMA_VERSIONS[kind]
+    if version > known:
         raise DataDirNewer(
-            f"{path}: schema version {version}, but this Crest knows version {SCHEMA_VERSION}; "
-            "run the version that wrote it"
+            f"{path}: schema version {version}, but this Crest knows version {known}; run the version that wrote it"
         )
+    if version < oldest:
+        raise DataDirError(f"{path}: schema version {version}; the server brings it to version {known} when it starts")
 
 
 def _configure(connection: apsw.Connection, path: Path) -> None:

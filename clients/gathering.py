@@ -1,0 +1,220 @@
+"""Group commit for callers: while a flight is under way, the calls that come meanwhile gather for the next one.
+
+No timer makes anyone wait. A call that finds a free flight leaves at the end of the event loop's turn, together with
+whatever else was asked in that turn; the others leave as soon as a flight is back. So a lone call goes out at once, and
+the groups grow with the load by themselves, as they do in a store's group commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+import grpc
+
+from clients.errors import DeadlineExceeded, Overloaded
+
+RequestT = TypeVar("RequestT")
+AnswerT = TypeVar("AnswerT")
+
+_SMOOTHING: Final = 0.2
+"""Weight of the last flight in the usual time of one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How far gathering goes. The defaults are measured in docs/adr/0015."""
+
+    items_max: int = 500
+    """Calls of one flight; what the service takes in one batch."""
+    bytes_max: int = 1024 * 1024
+    """Requests of one flight; a larger one flies alone. Leaves room for answers, which are larger than requests."""
+    flights_max: int = 4
+    """Flights under way: enough that every worker of a small fleet has one while another is being answered."""
+    spread_min: int = 32
+    """What waits is spread over the free flights, in groups no smaller than this."""
+    late_max: int = 12
+    """Flights that are late (see ``Gatherer``) and therefore do not count as under way."""
+    late_s_min: float = 0.1
+    late_s_max: float = 1.0
+    waiting_max: int = 16_384
+    """Calls that wait for a flight; more are refused."""
+
+    def __post_init__(self) -> None:
+        if min(self.items_max, self.bytes_max, self.flights_max, self.spread_min, self.waiting_max) < 1:
+            raise ValueError(f"{self}: every maximum is at least 1")
+
+
+class Waiting(Generic[RequestT, AnswerT]):
+    """One call between being asked and being answered."""
+
+    __slots__ = ("answer", "deadline", "flight", "request", "size")
+
+    def __init__(self, request: RequestT, size: int, deadline: float, answer: asyncio.Future[AnswerT]) -> None:
+        self.request = request
+        self.size = size
+        """Bytes."""
+        self.deadline = deadline
+        """Absolute seconds of the event loop's clock."""
+        self.answer = answer
+        self.flight: _Flight | None = None
+        """None as long as it waits."""
+
+
+class _Flight:
+    """One group under way."""
+
+    __slots__ = ("aboard", "began", "late", "task", "watch")
+
+    def __init__(self, aboard: int, began: float) -> None:
+        self.aboard = aboard
+        """Calls that still want the answer."""
+        self.began = began
+        self.late = False
+        self.task: asyncio.Task[None] | None = None
+        self.watch: asyncio.TimerHandle | None = None
+
+
+class Gatherer(Generic[RequestT, AnswerT]):
+    """Gathers calls into flights; ``fly`` takes a group (never empty) and settles the answer of each.
+
+    A call whose task is
+    cancelled, or whose time is up, leaves its group without touching the others; a flight that nobody waits for any
+    more is cancelled.
+
+    A flight that takes several times as long as usual is *late*: its worker may hang, and must not hold up those who
+    gather. It goes on, but the next one may leave.
+    """
+
+    def __init__(self, fly: Callable[[list[Waiting[RequestT, AnswerT]]], Awaitable[None]], limits: Limits) -> None:
+        self._fly = fly
+        self._limits = limits
+        self._waiting: deque[Waiting[RequestT, AnswerT]] = deque()
+        self._flights: set[_Flight] = set()
+        self._under_way = 0
+        """Flights that are not late."""
+        self._usual_s = limits.late_s_min
+        self._leaving = False
+        """Departures are due at the end of this turn of the loop."""
+        self._loop = asyncio.get_running_loop()
+
+    def __repr__(self) -> str:
+        return f"<Gatherer, {len(self._waiting)} waiting, {len(self._flights)} flights>"
+
+    async def ask(self, request: RequestT, size: int, timeout_s: float) -> AnswerT:
+        """Returns the answer to one call; raises the OrderError that its flight settled on, or DeadlineExceeded."""
+        if len(self._waiting) >= self._limits.waiting_max:
+            raise Overloaded(
+                f"{len(self._waiting)} calls of this client wait for an answer already",
+                code=grpc.StatusCode.RESOURCE_EXHAUSTED,
+                retry_delay_s=self._usual_s,
+            )
+        loop = self._loop
+        answer: asyncio.Future[AnswerT] = loop.create_future()
+        waiting = Waiting(request, size, loop.time() + timeout_s, answer)
+        self._waiting.append(waiting)
+        self._leave_soon()
+        expiry = loop.call_at(waiting.deadline, self._expire, waiting)
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            if answer.done() and not answer.cancelled():
+                answer.exception()  # looked at, or it would be reported as lost
+            self._quit(waiting)
+            raise
+        finally:
+            expiry.cancel()
+
+    async def close(self) -> None:
+        """Cancels the flights; who waits for them is cancelled, too."""
+        for waiting in self._waiting:
+            waiting.answer.cancel()
+        self._waiting.clear()
+        tasks = [flight.task for flight in self._flights if flight.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _leave_soon(self) -> None:
+        if not self._leaving and self._under_way < self._limits.flights_max:
+            self._leaving = True
+            self._loop.call_soon(self._leave)
+
+    def _leave(self) -> None:
+        """Starts as many flights as are free, with what waits spread over them."""
+        self._leaving = False
+        limits = self._limits
+        while self._waiting and (free := limits.flights_max - self._under_way) > 0:
+            share = max(limits.spread_min, -(-len(self._waiting) // free))
+            group = self._board(min(share, limits.items_max))
+            if group:
+                self._start(group)
+
+    def _board(self, items_max: int) -> list[Waiting[RequestT, AnswerT]]:
+        """Takes the next group off the queue; what was given up while it waited is dropped."""
+        group: list[Waiting[RequestT, AnswerT]] = []
+        size = 0
+        waiting = self._waiting
+        while waiting and len(group) < items_max:
+            first = waiting[0]
+            if not first.answer.done():
+                size += first.size
+                if group and size > self._limits.bytes_max:
+                    break
+                group.append(first)
+            waiting.popleft()
+        return group
+
+    def _start(self, group: list[Waiting[RequestT, AnswerT]]) -> None:
+        flight = _Flight(len(group), self._loop.time())
+        for waiting in group:
+            waiting.flight = flight
+        late_s = min(max(4 * self._usual_s, self._limits.late_s_min), self._limits.late_s_max)
+        flight.watch = self._loop.call_later(late_s, self._late, flight)
+        flight.task = self._loop.create_task(self._run(flight, group))
+        self._flights.add(flight)
+        self._under_way += 1
+
+    async def _run(self, flight: _Flight, group: list[Waiting[RequestT, AnswerT]]) -> None:
+        try:
+            await self._fly(group)
+        except Exception as defect:  # noqa: BLE001  # belongs to those who wait, who would wait in vain
+            for waiting in group:
+                if not waiting.answer.done():
+                    waiting.answer.set_exception(defect)
+        finally:
+            assert flight.watch is not None
+            flight.watch.cancel()
+            self._flights.discard(flight)
+            if not flight.late:
+                self._under_way -= 1
+            took_s = min(self._loop.time() - flight.began, 2 * self._usual_s)  # one that hung tells little
+            self._usual_s += _SMOOTHING * (took_s - self._usual_s)
+            for waiting in group:
+                if not waiting.answer.done():  # the flight was cancelled
+                    waiting.answer.cancel()
+            if self._waiting:
+                self._leave_soon()  # after those who are answered now have asked again
+
+    def _late(self, flight: _Flight) -> None:
+        if len(self._flights) - self._under_way < self._limits.late_max:
+            flight.late = True
+            self._under_way -= 1
+            if self._waiting:
+                self._leave_soon()
+
+    def _expire(self, waiting: Waiting[RequestT, AnswerT]) -> None:
+        if not waiting.answer.done():
+            error = DeadlineExceeded("no answer in time", code=grpc.StatusCode.DEADLINE_EXCEEDED)
+            waiting.answer.set_exception(error)
+            self._quit(waiting)
+
+    def _quit(self, waiting: Waiting[RequestT, AnswerT]) -> None:
+        flight = waiting.flight
+        if flight is not None:
+            flight.aboard -= 1
+            if not flight.aboard and flight.task is not None:
+                flight.task.cancel()
