@@ -245,10 +245,10 @@ class Observer(Protocol):
     def cache_event(self, event: str, count: int) -> None:
         """Cache events: hit, miss, stale (older than asked for), coalesced, fill, tombstone, error."""
 
-    def gate_waiters(self, count: int) -> None:
+    def slot_waiters(self, count: int) -> None:
         """So many operations wait now for slots that are being moved, or for a lease."""
 
-    def gate_waited(self, seconds: float) -> None:
+    def slot_waited(self, seconds: float) -> None:
         """One of them has waited so long, and goes on or gives up."""
 
     def reran(self, operation: str) -> None:
@@ -282,10 +282,10 @@ class Unobserved:
     def cache_event(self, event: str, count: int) -> None:
         """Forgets."""
 
-    def gate_waiters(self, count: int) -> None:
+    def slot_waiters(self, count: int) -> None:
         """Forgets."""
 
-    def gate_waited(self, seconds: float) -> None:
+    def slot_waited(self, seconds: float) -> None:
         """Forgets."""
 
     def reran(self, operation: str) -> None:

@@ -228,12 +228,12 @@ class Places:
         if self._waiters >= WAITERS_MAX:
             raise Overloaded(f"{self._waiters} operations wait for slots that are being moved, the most allowed")
         self._waiters += 1
-        self._observer.gate_waiters(self._waiters)
+        self._observer.slot_waiters(self._waiters)
 
     def _leave(self, since: float) -> None:
         self._waiters -= 1
-        self._observer.gate_waiters(self._waiters)
-        self._observer.gate_waited(time.monotonic() - since)
+        self._observer.slot_waiters(self._waiters)
+        self._observer.slot_waited(time.monotonic() - since)
 
     # ----------------------------------------------------------------------------------------------------------- places
 

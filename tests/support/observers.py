@@ -43,11 +43,11 @@ class Notes(Observer):
         """Counts."""
         self.cache_events[event] += count
 
-    def gate_waiters(self, count: int) -> None:
+    def slot_waiters(self, count: int) -> None:
         """Keeps the most."""
         self.waiters_most = max(self.waiters_most, count)
 
-    def gate_waited(self, seconds: float) -> None:
+    def slot_waited(self, seconds: float) -> None:
         """Keeps the time."""
         self.waits_s.append(seconds)
 
