@@ -155,6 +155,12 @@ class Config:
     redis_username: str = _field("", "Storage", "User of Redis; empty for its default user.")
     redis_password_file: str = _field("", "Storage", "File with the password of that user; empty for none.")
 
+    admission: bool = _field(
+        default=True,
+        panel="Overload",
+        text="Refuse calls that a worker could not serve in time, those of low priority first (see Overload).",
+    )
+
     workers: int = _field(
         2,
         "Processes",

@@ -28,6 +28,7 @@ from server.app.orders import Orders
 from server.config import Config
 from server.metrics import Metrics, open_files
 from server.processes import BEAT, BEAT_INTERVAL_S, READY, WAITING, ControlReader, ExitCode, Launch, die_with_parent
+from server.rpc.admission import Admission
 from server.rpc.services import Services, build_services
 from server.transport.opening import open_server
 from server.transport.seam import BindError, Kind, TransportServer
@@ -64,6 +65,7 @@ class Worker:
         self._shared = asyncio.Event()
         self._stopping = asyncio.Event()
         self._orphaned = False
+        self._admission = Admission() if launch.config.admission else None
         self._servers: list[TransportServer] = []
         os.set_blocking(launch.status_fd, False)
 
@@ -91,6 +93,7 @@ class Worker:
                 router=router,
                 observer=self._metrics,
                 channelz=self._config.channelz,
+                admission=self._admission,
             )
             running.push_async_callback(self._stop_servers, 0.0)
             await self._open_ports(services)
@@ -157,7 +160,11 @@ class Worker:
         while True:
             due_s = time.monotonic() + BEAT_INTERVAL_S
             await asyncio.sleep(BEAT_INTERVAL_S)
-            self._metrics.tick(max(0.0, time.monotonic() - due_s))
+            lag_s = max(0.0, time.monotonic() - due_s)
+            if self._admission is not None:
+                self._admission.tick(lag_s)
+                self._metrics.gate(self._admission.gate.standing(), self._admission.take_shed())
+            self._metrics.tick(lag_s)
             self._tell(BEAT)
 
     def _tell(self, word: bytes) -> None:

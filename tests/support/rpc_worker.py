@@ -19,6 +19,7 @@ from protos.topology.v1 import topology_pb2_grpc
 from server.app.clock import SystemClock
 from server.app.fleet import Fleet
 from server.app.orders import Orders
+from server.rpc.admission import Admission
 from server.rpc.observer import CallObserver
 from server.rpc.services import Services, build_services
 from server.transport import Kind, TransportServer, open_server
@@ -99,11 +100,14 @@ async def rpc_worker(
     *,
     observer: CallObserver | None = None,
     wrap: Callable[[Router], Any] = lambda router: router,
+    admission: Admission | None = None,
 ) -> AsyncIterator[RpcWorker]:
     """Serves on a free port until the block ends, then drains; ``wrap`` may put something between app and router."""
     router = wrap(await assembly.open_router(settings, DeafObserver()))
     orders, fleet = Orders(router, SystemClock()), Fleet()
-    services = build_services(orders=orders, fleet=fleet, router=router, observer=observer, channelz=True)
+    services = build_services(
+        orders=orders, fleet=fleet, router=router, observer=observer, channelz=True, admission=admission
+    )
     services.set_serving(True)
     server = open_server(services, f"{HOST}:0", kind=kind)
     await server.start()
