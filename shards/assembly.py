@@ -59,7 +59,7 @@ class StorageSettings:
     """One of ``STORES``."""
     topology_file: str = ""
     """Of the store ``cassandra``: the path of the TOML file that names its clusters."""
-    shards: int = 4
+    shards: int = 1
     """Shards of a directory that is yet to be made."""
     queue_rows_max: int = 4_096
     """Writes of one shard that wait or are under way; more are refused."""
