@@ -66,6 +66,11 @@ class Worker:
         return self.hold.until_s - time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+async def pass_time(seconds: float) -> None:
+    """Lets simulated seconds pass."""
+    await asyncio.sleep(seconds)  # sleep: simulated
+
+
 def simulated(scene: Callable[[Worker], Awaitable[None]]) -> Callable[[], None]:
     """A test in simulated time, with a worker whose keeper has begun."""
 
@@ -89,14 +94,14 @@ async def test_a_lease_is_renewed_and_given_back(worker: Worker) -> None:
     """The lease is granted, renewed as long as the worker is there, and removed when it leaves."""
     first = worker.facts.kept[SCOPE, NAME].revision
     for _ in range(10):
-        await asyncio.sleep(1)
+        await pass_time(1)
         assert LEASE_S - 2 < worker.left_s <= LEASE_S
     assert worker.facts.kept[SCOPE, NAME].revision >= first + 8
     assert worker.notes.lease_ages[SHARD] < 2
     await worker.keeper.leave()
     assert worker.left_s < 0
     assert worker.lease() is None
-    await asyncio.sleep(10)
+    await pass_time(10)
     assert worker.lease() is None
 
 
@@ -109,11 +114,11 @@ async def test_a_pause_is_confirmed_when_it_is_done(worker: Worker) -> None:
     paused = before.next(is_active=True, pause=frozenset({5}), epoch_min=4)
     assert await writer.replace(before, paused)
     written_s = time.clock_gettime(time.CLOCK_BOOTTIME)
-    await asyncio.sleep(3)
+    await pass_time(3)
     await watch.look()
     assert set(watch.pending(paused.revision, written_s)) == {"w"}
     worker.finished.set()
-    await asyncio.sleep(0.1)
+    await pass_time(0.1)
     await watch.look()
     assert not watch.pending(paused.revision, written_s)
     lease = worker.lease()
@@ -123,7 +128,7 @@ async def test_a_pause_is_confirmed_when_it_is_done(worker: Worker) -> None:
     worker.steps.clear()
     served = paused.next(unpause=frozenset({5}))
     assert await writer.replace(paused, served)
-    await asyncio.sleep(0.1)  # sleep: simulated; while a move is on a change is seen at once
+    await pass_time(0.1)  # while a move is on a change is seen at once
     assert worker.steps == ["paused []", "serving but []"]
 
 
@@ -133,12 +138,12 @@ async def test_a_worker_that_cannot_know_the_topology_loses_its_lease(worker: Wo
     writer = SlotStatesWriter(worker.facts)
     states = await writer.read()
     assert await writer.replace(states, states.next(epoch_min=100))
-    await asyncio.sleep(LEASE_S + 2)
+    await pass_time(LEASE_S + 2)
     assert worker.left_s < 0
     assert worker.notes.leases_lost == {SHARD: 1}
     assert worker.steps == []
     worker.reachable = 100
-    await asyncio.sleep(2)
+    await pass_time(2)
     assert worker.left_s > 0
     assert worker.steps == ["reached 100", "paused []", "serving but []"]
 
@@ -152,13 +157,13 @@ async def test_renewals_that_fail_or_hang_are_outlived(worker: Worker) -> None:
         nonlocal calls
         calls += not is_done
         is_lost = calls % 5 in {1, 3}
-        await asyncio.sleep(1.0 if is_done else 0.5)  # sleep: simulated, an overloaded store
+        await pass_time(1.0 if is_done else 0.5)
         if is_lost:
             raise FactsLost
 
     worker.facts.between = between
     for _ in range(60):
-        await asyncio.sleep(1)
+        await pass_time(1)
         assert worker.left_s > 0
     worker.facts.between = None
 
@@ -172,10 +177,10 @@ async def test_an_unknown_renewal_counts_from_its_sending(worker: Worker) -> Non
         if operation == "renew" and not is_done:
             sent.append(time.clock_gettime(time.CLOCK_BOOTTIME))
         if is_done:
-            await asyncio.sleep(3)  # sleep: simulated
+            await pass_time(3)
 
     worker.facts.between = between
-    await asyncio.sleep(8)
+    await pass_time(8)
     assert sent
     assert worker.hold.until_s <= sent[-1] - 2 + LEASE_S
     worker.facts.between = None
@@ -185,7 +190,7 @@ async def test_an_unknown_renewal_counts_from_its_sending(worker: Worker) -> Non
 async def test_a_lease_that_others_removed_is_asked_for_again(worker: Worker) -> None:
     """A worker whose lease ended and was removed takes a new one."""
     worker.facts.kept.pop((SCOPE, NAME))
-    await asyncio.sleep(3)
+    await pass_time(3)
     assert worker.lease() is not None
     assert worker.left_s > 3
 
@@ -194,7 +199,7 @@ async def test_a_lease_that_others_removed_is_asked_for_again(worker: Worker) ->
 async def test_leases_of_the_dead_are_removed(worker: Worker) -> None:
     """A lease that nobody renews is removed after a while, and no other."""
     worker.facts.kept[SCOPE, "lease/dead"] = Lease("dead", 1, 1).to_fact(7)
-    await asyncio.sleep(120)
+    await pass_time(120)
     assert set(await worker.facts.list(SCOPE)) == {NAME, STATES}
 
 
@@ -203,10 +208,10 @@ async def test_damaged_states_stop_the_shard(worker: Worker) -> None:
     """States that this release cannot read are not acted under; when they can be read the lease is back."""
     good = SlotStates.from_fact(worker.facts.kept[SCOPE, STATES])
     worker.facts.kept[SCOPE, STATES] = Fact(good.revision + 1, b"newer than we know")
-    await asyncio.sleep(LEASE_S + 2)
+    await pass_time(LEASE_S + 2)
     assert worker.left_s < 0
     worker.facts.kept[SCOPE, STATES] = good.next().next().to_fact()
-    await asyncio.sleep(2)
+    await pass_time(2)
     assert worker.left_s > 0
 
 
@@ -219,13 +224,13 @@ def test_measures_are_told(answered: int) -> None:
         for number in range(answered):
             hold.took(0.004 if number else 0.09)
         hold.failed()
-        await asyncio.sleep(2)
+        await pass_time(2)
         told = hold.telemetry()
         assert told.rate == (answered + 1) / 2
         assert told.error_rate == 1 / (answered + 1)
         assert told.p99_ms == {0: 0, 1: 91, 100: 5}[answered]
         for _ in range(3):
-            await asyncio.sleep(1)
+            await pass_time(1)
             told = hold.telemetry()
         assert (told.rate, told.p99_ms) == (0, 0)
 
