@@ -120,7 +120,12 @@ class Config:
         Path("data"), "Storage", "Directory of the embedded store; created when missing."
     )
     shards: int = _field(
-        4, "Storage", "Shards to make in a new data directory; an existing one must have this many.", least=1, most=64
+        1,
+        "Storage",
+        "Shards to make in a new data directory; an existing one must have this many. On one disk more of them make "
+        "smaller, dearer commits.",
+        least=1,
+        most=64,
     )
     queue_rows_max: int = _field(
         4096,
