@@ -85,6 +85,10 @@ class Session:
     async def fleet(self) -> AsyncIterator[Fleet]:
         """Opens the shards. Raises ``StoreError``."""
         settings = StorageSettings(data_dir=self.data_dir)
+        if self.topology_file is None and not self.data_dir.is_dir():
+            raise ValueError(
+                f"there is no directory {self.data_dir}: say with --data-dir or --topology-file where the orders are"
+            )
         if self.topology_file is not None:
             settings = StorageSettings(data_dir=self.data_dir, store="cassandra", topology_file=str(self.topology_file))
         fleet = await open_fleet(settings)

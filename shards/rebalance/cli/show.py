@@ -81,7 +81,7 @@ def situation(value: Situation, messages: Sequence[str] = ()) -> RenderableType:
     facts.add_row("Slots by shard", shards)
     if record is None:
         facts.add_row("Rebalance", Text("none yet", style="dim"))
-        return Group(facts, Text(), *_next(value.legal))
+        return Group(facts, Text(), *_next(value))
     moved = len(record.moved(value.topology))
     facts.add_row("Rebalance", Text.assemble((f"{record.id} {record.kind.value}  ", "bold"), state(record.state)))
     facts.add_row("Moved", _bar(moved, len(record.moves)))
@@ -95,7 +95,7 @@ def situation(value: Situation, messages: Sequence[str] = ()) -> RenderableType:
     for message in messages:
         facts.add_row(Text("Note", style="yellow"), message)
     parts: list[RenderableType] = [facts, Text(), Padding(_entries(record.entries), (0, 0, 0, 2))]
-    return Group(*parts, Text(), *_next(value.legal))
+    return Group(*parts, Text(), *_next(value))
 
 
 def line(value: Situation) -> str:
@@ -157,9 +157,13 @@ def _entries(entries: Sequence[Entry]) -> Table:
     return table
 
 
-def _next(legal: Iterable[Command]) -> Iterable[RenderableType]:
-    words = ", ".join(_WORD.get(command, command.value) for command in legal)
-    yield Text.assemble(("Next: ", "dim"), words or "nothing but to wait")
+def _next(value: Situation) -> Iterable[RenderableType]:
+    words = [_WORD.get(command, command.value) for command in value.legal]
+    if Command.START in value.legal and value.record is not None and value.record.moves:
+        words.append("reverse")
+    if value.record is not None and value.record.state in {State.RUNNING, State.CANCELLING}:
+        words.append("run")
+    yield Text.assemble(("Next: ", "dim"), ", ".join(words))
 
 
 def history(finished: Sequence[Finished]) -> RenderableType:
