@@ -46,6 +46,10 @@ IO_THREADS: Final = 1
 EVENTS_MAX: Final = 256
 """Taken from the front at once."""
 
+TAKES_MAX: Final = 8
+"""Times that it is taken from in one turn of the loop, as long as it gives that many. What waits inside of the front
+waits unseen: it is in no line, has no priority, and is refused when it is late already."""
+
 LINGER_S: Final = 0.25
 """Between the last answer and closing: the front has no sign for "sent", and closes without looking."""
 
@@ -133,8 +137,12 @@ class _Call:
 
     def turn_away(self, verdict: Verdict) -> None:
         """It is refused, on arrival or in line."""
+        self.refuse(self.entry.refusal(self, verdict))
+
+    def refuse(self, refusal: Refusal) -> None:
+        """It ends so, before it has begun."""
         self.server.drop(self)
-        self.fail(self.entry.refusal(self, verdict))
+        self.fail(refusal)
 
     def fail(self, refusal: Refusal) -> None:
         """As ``abort``, from outside of the handler."""
@@ -273,6 +281,15 @@ class NativeServer:
         if not events:
             self._idle.release()
             return
+        for _ in range(TAKES_MAX):
+            self._enter(events)
+            if len(events) < EVENTS_MAX:
+                break
+            events = self._front.recv_batch_details(EVENTS_MAX, 0) or []
+        self._loop.call_soon(self._take_next)
+
+    def _enter(self, events: list[Any]) -> None:
+        """Takes in what has happened: a call is begun, put in line or refused."""
         now = time.monotonic()
         for kind, call_id, method_id, payload, _, details in events:
             if kind == EVENT_CANCEL:
@@ -292,7 +309,6 @@ class NativeServer:
             call.entry, call.server, call.payload = entry, self, payload
             if entry.admit(call, details[0], details[2], len(payload), now) is BEGIN:
                 call.task = self._loop.create_task(self._run_admitted(call, payload, now))
-        self._loop.call_soon(self._take_next)
 
     def _cancel(self, call_id: int) -> None:
         """The caller of a call has left."""
