@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import time
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
@@ -62,6 +63,16 @@ _UNBINDABLE: Final = (TypeError, ValueError, OverflowError)
 """What binding raises for a value that no column takes; nothing was sent."""
 
 
+class _Verify(enum.Enum):
+    """What of a node's certificate is checked: ``CASS_SSL_VERIFY_...`` of the C++ driver's ``cassandra.h``.
+
+    acsylla's own enumeration gives ``PEER_IDENTITY`` the number of ``PEER_CERT``, and then no address is checked.
+    """
+
+    CERTIFICATE = 1
+    CERTIFICATE_AND_ADDRESS = 2
+
+
 class AcsyllaSession(Session):
     """A session of acsylla, with one I/O thread. Open it with ``open``."""
 
@@ -80,7 +91,10 @@ class AcsyllaSession(Session):
     @classmethod
     async def open(cls, settings: CassandraSettings) -> AcsyllaSession:
         """Connects. Raises ``Unavailable``, or ``Invalid`` when there is no such keyspace."""
-        cluster = _cluster(settings)
+        try:
+            cluster = _cluster(settings)
+        except (errors.CassException, OSError, ValueError) as error:  # files of TLS that are not what they should be
+            raise Unavailable(f"{', '.join(settings.contact_points)}: {_text(error)}") from error
         try:
             session = await cluster.create_session(keyspace=settings.keyspace)  # what batches are routed by
         except (errors.CassErrorLibUnableToSetKeyspace, errors.CassErrorServerInvalidQuery) as error:
@@ -207,7 +221,7 @@ def _cluster(settings: CassandraSettings) -> acsylla.Cluster:
         security |= {"username": settings.credentials.username, "password": settings.credentials.password}
     if settings.tls is not None:
         tls = settings.tls
-        flags = acsylla.SSLVerifyFlags.PEER_IDENTITY if tls.verify_host else acsylla.SSLVerifyFlags.PEER_CERT
+        flags = _Verify.CERTIFICATE_AND_ADDRESS if tls.verify_host else _Verify.CERTIFICATE
         security |= {
             "ssl_enabled": True,
             "ssl_verify_flags": flags,

@@ -71,7 +71,10 @@ class DriverSession(Session):
     @classmethod
     async def open(cls, settings: CassandraSettings) -> DriverSession:
         """Connects; the keyspace need not be there. Raises ``Unavailable``."""
-        cluster = _cluster(settings)
+        try:
+            cluster = _cluster(settings)
+        except (OSError, ValueError) as error:  # files of TLS that are not what they should be
+            raise Unavailable(f"{', '.join(settings.contact_points)}: {_text(error)}") from error
         try:
             session = await asyncio.to_thread(cluster.connect, wait_for_all_pools=True)
         except Exception as error:
