@@ -162,6 +162,18 @@ class AcsyllaSession(Session):
         names = [str(name) for name in result.columns_names()]
         return [dict(zip(names, row.as_tuple(), strict=True)) for row in result.all()]
 
+    async def write(self, steps: Sequence[Step]) -> None:
+        """See ``Session.write``."""
+        try:
+            batch = acsylla.create_batch_unlogged()
+            for statement, values in steps:
+                batch.add_statement(statement.bind(values))
+            await self._session.execute_batch(batch)
+        except _UNBINDABLE as error:
+            raise Invalid(_text(error)) from error
+        except errors.CassException as error:
+            raise _translated(error) from error
+
     async def ask_nodes(self, cql: str) -> Sequence[Node]:
         """See ``Session.ask_nodes``."""
         local = await self._answer(self._session.execute(_plain("SELECT rpc_address FROM system.local")))

@@ -60,6 +60,10 @@ class Indexer:
         known = self._watermarks.get(lane)
         return await self._read(self._connection.link(), lane) if known is None else known
 
+    async def refresh(self, lane: int) -> int:
+        """Returns the watermark of a lane as it is now, or later. Raises ``StoreError``."""
+        return await self._read(self._connection.link(), lane)
+
     async def advance(self) -> int:
         """Seals and indexes all that is due, in every lane; returns how many buckets. Raises ``StoreError``."""
         link = self._connection.link()
