@@ -13,6 +13,7 @@ from server.rpc.batches import Creates
 from server.rpc.call_log import CallLog
 from server.rpc.health import NAME as HEALTH_NAME
 from server.rpc.health import HealthServicer
+from server.rpc.load_report import LoadReport
 from server.rpc.observer import CallObserver, NullObserver
 from server.rpc.orders import OrderServicer
 from server.rpc.pipeline import Pipeline, Service
@@ -30,12 +31,18 @@ class Services:
     """
 
     def __init__(
-        self, services: tuple[Service, ...], health: HealthServicer, pipeline: Pipeline, streams: Streams
+        self,
+        services: tuple[Service, ...],
+        health: HealthServicer,
+        pipeline: Pipeline,
+        streams: Streams,
+        load: LoadReport,
     ) -> None:
         self._services = services
         self._health = health
         self._pipeline = pipeline
         self._streams = streams
+        self._load = load
 
     def __iter__(self) -> Iterator[Service]:
         return iter(self._services)
@@ -54,6 +61,10 @@ class Services:
         """
         self._streams.end()
 
+    async def report_load(self) -> None:
+        """Tells balancing callers with every answer how busy this worker is, until cancelled."""
+        await self._load.run()
+
 
 def build_services(
     *, orders: Orders, fleet: Fleet, router: Router, observer: CallObserver | None = None, channelz: bool = False
@@ -64,7 +75,8 @@ def build_services(
     """
     streams = Streams()
     log = CallLog(lambda slot: router.topology.slot_shards[slot])
-    pipeline = Pipeline(NullObserver() if observer is None else observer, log, streams)
+    load = LoadReport()
+    pipeline = Pipeline(NullObserver() if observer is None else observer, log, streams, load)
     own = [
         OrderServicer(orders, Creates(orders, log)).service(pipeline),
         TopologyServicer(router, fleet).service(pipeline),
@@ -73,4 +85,4 @@ def build_services(
         own.append(channelz_service.service(pipeline))
     health = HealthServicer((ORDER_SERVICE, topology_service.NAME))
     reflection = ReflectionServicer((*(service.name for service in own), HEALTH_NAME))
-    return Services((*own, health.service(pipeline), *reflection.services(pipeline)), health, pipeline, streams)
+    return Services((*own, health.service(pipeline), *reflection.services(pipeline)), health, pipeline, streams, load)

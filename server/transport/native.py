@@ -64,7 +64,7 @@ _logger: Final = logging.getLogger("crest.native")
 class _Call:
     """One call: the context that its handler sees."""
 
-    __slots__ = ("_deadline", "_front", "_metadata", "call_id", "gone", "task")
+    __slots__ = ("_deadline", "_front", "_metadata", "call_id", "gone", "task", "trailers")
 
     def __init__(self, front: NativeGrpcFront, call_id: int, details: _Details) -> None:
         self._front = front
@@ -75,6 +75,8 @@ class _Call:
         self.gone = False
         """The caller left, or its deadline passed."""
         self.task: asyncio.Task[None] | None = None
+        self.trailers: Metadata = ()
+        """Go with the answer."""
 
     def invocation_metadata(self) -> Metadata:
         """Returns the request's metadata."""
@@ -83,6 +85,10 @@ class _Call:
     def time_remaining(self) -> float | None:
         """Returns the seconds left of the caller's deadline, None without one."""
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+
+    def set_trailing_metadata(self, trailing_metadata: Metadata) -> None:
+        """Sends these with an answer that succeeds; a refusal has its own."""
+        self.trailers = trailing_metadata
 
     async def write(self, message: bytes) -> None:
         """Sends one message of a stream, as soon as the reader has room for it."""
@@ -254,7 +260,7 @@ class NativeServer:
             if streaming:
                 self._front.stream_end(call.call_id)
             else:
-                self._front.respond(call.call_id, answer)
+                self._front.respond(call.call_id, answer, None, call.trailers)
         except grpc.aio.AbortError:
             pass  # told
         except asyncio.CancelledError:

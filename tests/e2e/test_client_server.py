@@ -1,12 +1,14 @@
 """The client library and plain stubs against the real server, over both transports."""
 
 import asyncio
+import struct
 import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
+import psutil
 import pytest
 
 from clients import (
@@ -22,13 +24,15 @@ from clients import (
     RequestIdExpired,
     RequestIdReused,
     RequestIds,
+    RetryPolicy,
     State,
     TransitionNotAllowed,
     VersionMismatch,
 )
 from protos.orders.v1 import orders_pb2, orders_pb2_grpc
-from tests.support.crest import Crest
+from tests.support.crest import Crest, create_request, orders
 from tests.support.storage import SETUPS, storage
+from tests.support.waiting import until
 
 HOST = "127.0.0.25"
 PORT = 20600
@@ -37,6 +41,7 @@ WORKERS = 2
 LINES = [OrderLine("sku-1", 2, 1999), OrderLine("sku-2", 1, 1)]
 SERVICE_CONFIG = Path(__file__).resolve().parents[2] / "clients" / "service_config.json"
 HOUR_MS = 3_600_000
+LOAD_KEY = "endpoint-load-metrics-bin"
 
 
 @pytest.fixture(scope="module", params=SETUPS, ids="-".join)
@@ -231,3 +236,39 @@ async def test_concurrent_calls_of_one_client_are_each_their_own(customer: str) 
         assert [order.order_id for order in found] == [each.order.order_id for each in created]
         with pytest.raises(NotFound):
             await client.get(str(uuid.UUID(int=uuid.UUID(found[0].order_id).int ^ 1)))
+
+
+async def test_answers_tell_how_busy_their_worker_is(server: Crest, customer: str) -> None:
+    """Every answer of a worker that has served for a moment carries its load, for callers that balance by it."""
+    request = create_request(customer)
+    async with server.channel(0) as channel:
+
+        async def report() -> bytes:
+            call = orders(channel).CreateOrder(request, wait_for_ready=True)
+            await call
+            return b"".join(v for k, v in await call.trailing_metadata() if k == LOAD_KEY and isinstance(v, bytes))
+
+        report_bytes = await until(report, bool)
+    tags, numbers = report_bytes[::9], [report_bytes[i + 1 : i + 9] for i in range(0, len(report_bytes), 9)]
+    assert list(tags) == [field << 3 | 1 for field in (6, 7, 9)]  # doubles of xds.data.orca.v3.OrcaLoadReport
+    calls_per_s, faults_per_s, utilization = (struct.unpack("<d", number)[0] for number in numbers)
+    assert 0 < calls_per_s < 1e5
+    assert faults_per_s >= 0
+    assert 0 < utilization < 10
+
+
+async def test_a_stopped_worker_holds_no_calls(server: Crest, customer: str) -> None:
+    """With a worker stopped, its connections open, every call is answered by the others within its first attempts."""
+    pids = [server.logged("a child is ready", child=f"worker-{number}")[-1]["pid"] for number in range(WORKERS)]
+    stopped = psutil.Process(pids[0])
+    # an attempt lasts longer than the test may: who is held by the stopped worker until its end fails
+    patient = RetryPolicy(attempt_timeout_s=20)
+    async with OrderClient(SEED, policy=patient, deadline_s=20, coalesce=False) as client:
+        await asyncio.gather(*(client.create(customer, "EUR", LINES) for _ in range(20)))
+        stopped.suspend()
+        try:
+            for _ in range(3):
+                created = await asyncio.gather(*(client.create(customer, "EUR", LINES) for _ in range(20)))
+                assert len({each.order.order_id for each in created}) == 20
+        finally:
+            stopped.resume()
