@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 DOMAIN: Final = "orders.v1"
 _DETAILS_KEY: Final = "grpc-status-details-bin"
+_PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
 
 
 class Reason(enum.StrEnum):
@@ -61,6 +62,9 @@ class Reason(enum.StrEnum):
     DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
     STORE_CORRUPT = "STORE_CORRUPT"
     INTERNAL = "INTERNAL"
+    OVERLOADED = "OVERLOADED"
+    DEADLINE_TOO_SHORT = "DEADLINE_TOO_SHORT"
+    RATE_LIMITED = "RATE_LIMITED"
 
 
 class Violation(NamedTuple):
@@ -107,6 +111,8 @@ class OrderError(Exception):
         self.metadata = metadata
         self.violations = violations
         self.retry_delay_s = retry_delay_s
+        self.refuses_retries = False
+        """The server asked not to be asked again."""
         self.attempts = 1
         self.request_id = ""
         self.together: Together | None = None
@@ -114,7 +120,7 @@ class OrderError(Exception):
     @property
     def retryable(self) -> bool:
         """Whether the same call, with the same ``request_id``, may succeed later."""
-        return self.always_retryable or self.retry_delay_s is not None
+        return not self.refuses_retries and (self.always_retryable or self.retry_delay_s is not None)
 
     @property
     def maybe_done(self) -> bool:
@@ -237,13 +243,31 @@ def from_rpc(failure: grpc.aio.AioRpcError) -> OrderError:
     metadata: Mapping[str, str] = NOTHING
     violations: tuple[Violation, ...] = ()
     delay: float | None = None
+    pushback = ""
     for key, value in failure.trailing_metadata() or ():
         if key == _DETAILS_KEY and isinstance(value, bytes):
             reason, metadata, violations, delay = _details(value)
+        elif key == _PUSHBACK_KEY and isinstance(value, str):
+            pushback = value
     message = failure.details() or "no message"
-    return error_class(reason, code)(
+    error = error_class(reason, code)(
         message, code=code, reason=reason, metadata=metadata, violations=violations, retry_delay_s=delay
     )
+    if pushback:
+        _push_back(error, pushback)
+    return error
+
+
+def _push_back(error: OrderError, pushback: str) -> None:
+    """Heeds what a server or a proxy says of retries to clients that cannot read ``RetryInfo`` (gRFC A6)."""
+    try:
+        delay_s = int(pushback) / 1000
+    except ValueError:
+        delay_s = -1.0
+    if delay_s < 0:  # by the gRFC, as anything that is no number: not to be tried again
+        error.refuses_retries = True
+    elif error.retry_delay_s is None:
+        error.retry_delay_s = delay_s
 
 
 def from_item(error: orders_pb2.Error) -> OrderError:

@@ -120,7 +120,12 @@ class Config:
         Path("data"), "Storage", "Directory of the embedded store; created when missing."
     )
     shards: int = _field(
-        4, "Storage", "Shards to make in a new data directory; an existing one must have this many.", least=1, most=64
+        1,
+        "Storage",
+        "Shards to make in a new data directory; an existing one must have this many. On one disk more of them make "
+        "smaller, dearer commits.",
+        least=1,
+        most=64,
     )
     queue_rows_max: int = _field(
         4096,
@@ -149,6 +154,26 @@ class Config:
     )
     redis_username: str = _field("", "Storage", "User of Redis; empty for its default user.")
     redis_password_file: str = _field("", "Storage", "File with the password of that user; empty for none.")
+
+    admission: bool = _field(
+        default=True,
+        panel="Overload",
+        text="Refuse calls that a worker could not serve in time, those of low priority first (see Overload).",
+    )
+    rate_limit: float = _field(
+        0.0,
+        "Overload",
+        "Calls a second that each caller (`x-caller-id`) may make, counted in Redis when there is one; 0: any number.",
+        least=0,
+        most=1_000_000,
+    )
+    rate_burst: int = _field(
+        0,
+        "Overload",
+        "Calls that it may make at once after a pause; 0: as many as in a second.",
+        least=0,
+        most=1_000_000,
+    )
 
     workers: int = _field(
         2,

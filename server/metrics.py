@@ -12,12 +12,14 @@ from __future__ import annotations
 import json
 import os
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 from prometheus_client.mmap_dict import MmapedDict
+
+from server.admission.gate import Standing
 
 _CALL_S: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _ROWS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
@@ -86,12 +88,55 @@ CACHE_EVENTS: Final = Definition(
     ("event",),
     "Cache look-ups and what came of them: hit, miss, stale, coalesced, fill, tombstone, error.",
 )
+SLOT_WAIT_SECONDS: Final = Definition(
+    "crest_slot_wait_seconds",
+    "histogram",
+    (),
+    "How long operations waited for a slot that was being moved, or for a lease that had run out.",
+    _CALL_S,
+)
+SLOT_WAITERS: Final = Definition("crest_slot_waiters", "gauge", (), "Operations that wait so now.")
+RERUNS: Final = Definition(
+    "crest_reruns_total",
+    "counter",
+    ("operation",),
+    "Operations (write, read, list) that ran once more because their slot was paused or moved meanwhile.",
+)
+SLOTS_PAUSED: Final = Definition(
+    "crest_slots_paused", "gauge", ("worker", "shard"), "Slots of a shard that the worker does not serve for a moment."
+)
+LEASE_AGE_SECONDS: Final = Definition(
+    "crest_lease_age_seconds",
+    "gauge",
+    ("worker", "shard"),
+    "Age of the worker's lease on a shard, once a second: about 1; from 5 on it answers nothing of the shard.",
+)
+LEASES_LOST: Final = Definition(
+    "crest_leases_lost_total",
+    "counter",
+    ("worker", "shard"),
+    "How often the worker's lease on a shard ran out because it could not be renewed.",
+)
 LOOP_LAG_SECONDS: Final = Definition(
     "crest_loop_lag_seconds",
     "histogram",
     ("worker",),
     "How late the event loop of a worker woke up, four times a second; at 3 s (`stall_timeout_s`) it is killed.",
     (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0),
+)
+GATE_LIMIT: Final = Definition(
+    "crest_gate_limit_units", "gauge", (), "Units that workers would serve at once; a unit is a call of up to 1 KiB."
+)
+GATE_IN_FLIGHT: Final = Definition("crest_gate_in_flight_units", "gauge", (), "Units that workers are serving.")
+GATE_WAITING: Final = Definition(
+    "crest_gate_waiting_units", "gauge", ("priority",), "Units that wait in line before they are served."
+)
+CALLS_REFUSED: Final = Definition(
+    "crest_calls_refused_total",
+    "counter",
+    ("method", "priority", "reason"),
+    "Calls refused before anything was done for them: OVERLOADED, DEADLINE_TOO_SHORT or RATE_LIMITED. "
+    "They are in no other metric.",
 )
 WORKER_STATE: Final = Definition(
     "crest_worker_state", "gauge", ("worker", "state"), "1 for the state that the worker is in, 0 for the others."
@@ -113,7 +158,17 @@ WORKER_CATALOG: Final = (
     STORE_ERRORS,
     CACHE_CALL_SECONDS,
     CACHE_EVENTS,
+    SLOT_WAIT_SECONDS,
+    SLOT_WAITERS,
+    RERUNS,
+    SLOTS_PAUSED,
+    LEASE_AGE_SECONDS,
+    LEASES_LOST,
     LOOP_LAG_SECONDS,
+    GATE_LIMIT,
+    GATE_IN_FLIGHT,
+    GATE_WAITING,
+    CALLS_REFUSED,
 )
 """What workers write."""
 
@@ -181,7 +236,18 @@ class Metrics:
         self._store_errors = _counter(STORE_ERRORS, registry)
         self._cache_call_seconds = _histogram(CACHE_CALL_SECONDS, registry)
         self._cache_events = _counter(CACHE_EVENTS, registry)
+        self._slot_wait_seconds = _histogram(SLOT_WAIT_SECONDS, registry)
+        self._slot_waiters = _gauge(SLOT_WAITERS, registry)
+        self._reruns = _counter(RERUNS, registry)
+        self._slots_paused = _gauge(SLOTS_PAUSED, registry)
+        self._lease_age_seconds = _gauge(LEASE_AGE_SECONDS, registry)
+        self._leases_lost = _counter(LEASES_LOST, registry)
+        self._worker = worker
         self._loop_lag = _histogram(LOOP_LAG_SECONDS, registry).labels(worker)
+        self._gate_limit = _gauge(GATE_LIMIT, registry)
+        self._gate_in_flight = _gauge(GATE_IN_FLIGHT, registry)
+        self._gate_waiting = _gauge(GATE_WAITING, registry)
+        self._calls_refused = _counter(CALLS_REFUSED, registry)
         # what was seen since the last tick, by the labels it is written under
         self._by_call: dict[tuple[str, str], _Tally] = {}
         self._by_batch: dict[int, _Tally] = {}
@@ -192,6 +258,8 @@ class Metrics:
         # gauges
         self._in_flight: dict[str, int] = {}
         self._queued: dict[int, int] = {}
+        for operation in ("write", "read", "list"):
+            self._reruns.labels(operation)
         for caller_id in known_callers:
             self._count_caller(caller_id, 0)
 
@@ -253,6 +321,40 @@ class Metrics:
     def cache_event(self, event: str, count: int) -> None:
         """So many of an event happened in the cache."""
         self._by_event[event] = self._by_event.get(event, 0) + count
+
+    def slot_waiters(self, count: int) -> None:
+        """So many operations wait now at gates."""
+        self._slot_waiters.set(count)
+
+    def slot_waited(self, seconds: float) -> None:
+        """One of them has waited so long."""
+        self._slot_wait_seconds.observe(seconds)
+
+    def reran(self, operation: str) -> None:
+        """An operation runs once more."""
+        self._reruns.labels(operation).inc()
+
+    def slots_paused(self, shard: int, count: int) -> None:
+        """So many slots of a shard are paused here."""
+        self._slots_paused.labels(self._worker, shard).set(count)
+
+    def lease_age(self, shard: int, seconds: float) -> None:
+        """So old is the lease on a shard."""
+        self._lease_age_seconds.labels(self._worker, shard).set(seconds)
+        self._leases_lost.labels(self._worker, shard)  # shown from now on: 0 until one is
+
+    def lease_lost(self, shard: int) -> None:
+        """The lease on a shard has run out."""
+        self._leases_lost.labels(self._worker, shard).inc()
+
+    def gate(self, standing: Standing, refused: Mapping[tuple[str, str, str], int]) -> None:
+        """Notes what the gate before the calls looks like, and the calls refused since: method, priority, reason."""
+        self._gate_limit.set(standing.limit)
+        self._gate_in_flight.set(standing.in_flight)
+        for priority, units in standing.waiting.items():
+            self._gate_waiting.labels(priority).set(units)
+        for labels, calls in refused.items():
+            self._calls_refused.labels(*labels).inc(calls)
 
     def tick(self, loop_lag_s: float) -> None:
         """Notes how late the event loop was, and writes everything."""
@@ -334,6 +436,12 @@ crest_queue_rows
 
 # share of cached reads that the cache answers
 sum(rate(crest_cache_events_total{event="hit"}[1m])) / sum(rate(crest_cache_events_total{event=~"hit|miss"}[1m]))
+
+# calls refused a second, by whom it hits and why
+sum by (priority, reason) (rate(crest_calls_refused_total[1m]))
+
+# workers at their limit: from here on calls wait, then are refused
+sum(crest_gate_in_flight_units) / sum(crest_gate_limit_units)
 
 # an event loop in trouble: late by more than 100 ms once in a hundred times
 histogram_quantile(0.99, sum by (worker, le) (rate(crest_loop_lag_seconds_bucket[1m]))) > 0.1

@@ -245,6 +245,61 @@ class Observer(Protocol):
     def cache_event(self, event: str, count: int) -> None:
         """Cache events: hit, miss, stale (older than asked for), coalesced, fill, tombstone, error."""
 
+    def slot_waiters(self, count: int) -> None:
+        """So many operations wait now for slots that are being moved, or for a lease."""
+
+    def slot_waited(self, seconds: float) -> None:
+        """One of them has waited so long, and goes on or gives up."""
+
+    def reran(self, operation: str) -> None:
+        """An operation (write, read or list) runs once more, because its slot was paused or moved meanwhile."""
+
+    def slots_paused(self, shard: int, count: int) -> None:
+        """So many slots of a shard are paused in this worker."""
+
+    def lease_age(self, shard: int, seconds: float) -> None:
+        """So long ago the last renewal of the lease on a shard that succeeded was sent; told about once a second."""
+
+    def lease_lost(self, shard: int) -> None:
+        """The lease on a shard has run out: nothing of it is answered until the lease is there again."""
+
+
+class Unobserved:
+    """An ``Observer`` that forgets what it is told."""
+
+    def store_call(self, shard: int, operation: str, seconds: float, error: str) -> None:
+        """Forgets."""
+
+    def batch_committed(self, shard: int, rows: int) -> None:
+        """Forgets."""
+
+    def queue_rows(self, shard: int, rows: int) -> None:
+        """Forgets."""
+
+    def cache_call(self, operation: str, seconds: float) -> None:
+        """Forgets."""
+
+    def cache_event(self, event: str, count: int) -> None:
+        """Forgets."""
+
+    def slot_waiters(self, count: int) -> None:
+        """Forgets."""
+
+    def slot_waited(self, seconds: float) -> None:
+        """Forgets."""
+
+    def reran(self, operation: str) -> None:
+        """Forgets."""
+
+    def slots_paused(self, shard: int, count: int) -> None:
+        """Forgets."""
+
+    def lease_age(self, shard: int, seconds: float) -> None:
+        """Forgets."""
+
+    def lease_lost(self, shard: int) -> None:
+        """Forgets."""
+
 
 class StoreError(Exception):
     """A store call failed and its outcome is unknown, unless a subclass says otherwise. The text is for operators."""
@@ -276,3 +331,16 @@ class Invalid(StoreError):
 
 class DeadlineExceeded(StoreError):
     """The caller's deadline passed before the row was handed to the store. Nothing was written."""
+
+
+class SharedRates(Protocol):
+    """Counts of how often each caller called, shared by all workers (GCRA). Forgetful: a limiter, never the truth."""
+
+    async def take(self, caller_id: str, spent: int, wanted: int) -> tuple[int, float] | None:
+        """Counts ``spent`` calls, made already, and grants of ``wanted`` more what there is room for.
+
+        Returns how many are granted, and if none is, after how many seconds one would be; None when nobody answered.
+        """
+
+    async def close(self) -> None:
+        """Lets go of connections. Idempotent."""

@@ -103,8 +103,13 @@ def format_uuid(raw: bytes) -> str:
     return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"
 
 
+def wall_clock_ms() -> int:
+    """Returns Unix time in milliseconds: the clock that ids and buckets are told by."""
+    return time.time_ns() // 1_000_000
+
+
 def mint_uuid7(time_ms: int | None = None) -> bytes:
     """Returns a new UUIDv7 (16 bytes) of ``time_ms`` (default: now), with 74 random bits (RFC 9562, 5.7)."""
-    ms = time.time_ns() // 1_000_000 if time_ms is None else time_ms
+    ms = wall_clock_ms() if time_ms is None else time_ms
     number = ms << 80 | _VERSION_7 << 76 | secrets.randbits(12) << 64 | _VARIANT_RFC << 62 | secrets.randbits(62)
     return uuid.UUID(int=number).bytes

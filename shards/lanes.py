@@ -15,6 +15,7 @@ from typing import Final
 
 from shards.contract import (
     APPLIED,
+    CommitLimits,
     Consistency,
     Corrupt,
     DeadlineExceeded,
@@ -56,7 +57,7 @@ class _Waiter:
 class _Lane:
     """The rows of one lane: those that wait, and those of its one commit under way."""
 
-    __slots__ = ("commit", "failures", "name", "taken", "waiting")
+    __slots__ = ("commit", "failures", "has_place", "name", "taken", "waiting")
 
     def __init__(self, name: Hashable) -> None:
         self.name = name
@@ -64,6 +65,7 @@ class _Lane:
         self.taken: Sequence[_Waiter] = ()
         self.commit: asyncio.Task[None] | None = None  # held here: the event loop itself holds tasks weakly
         self.failures = 0  # store calls in a row that failed; 0 after one that did not
+        self.has_place = False  # whether its task counts as one of the commits under way
 
 
 class Lanes:
@@ -74,7 +76,6 @@ class Lanes:
 
     def __init__(self, store: Store, *, shard: int, queue_rows_max: int, observer: Observer) -> None:
         self._store = store
-        self._limits = store.limits
         self._shard = shard
         self._rows_max = queue_rows_max
         self._observer = observer
@@ -82,6 +83,7 @@ class Lanes:
         self._lanes: dict[Hashable, _Lane] = {}
         self._ready: deque[_Lane] = deque()  # those with rows waiting and none under way, longest ready first
         self._commits = 0
+        self._settling = asyncio.Semaphore(store.limits.in_flight_max)  # reads that settle, beside the commits
         self._rows = 0
         self._pump_soon: asyncio.Handle | None = None
         self._sweep_later: asyncio.TimerHandle | None = None
@@ -91,7 +93,7 @@ class Lanes:
     def __repr__(self) -> str:
         return (
             f"Lanes(shard={self._shard}, rows={self._rows}/{self._rows_max}, lanes={len(self._lanes)}, "
-            f"commits={self._commits}/{self._limits.in_flight_max}{', closing' * self._closing})"
+            f"commits={self._commits}/{self._store.limits.in_flight_max}{', closing' * self._closing})"
         )
 
     def write(self, row: Row, deadline: float) -> asyncio.Future[Outcome]:
@@ -136,19 +138,21 @@ class Lanes:
     def _pump(self) -> None:
         """Starts the commits that may be started now."""
         self._pump_soon = None
-        while self._ready and self._commits < self._limits.in_flight_max:
+        limits = self._store.limits  # now: what a store takes can change when it is connected
+        while self._ready and self._commits < limits.in_flight_max:
             lane = self._ready.popleft()
-            lane.taken = self._take(lane)
+            lane.taken = self._take(lane, limits)
             if lane.taken:
                 self._commits += 1
+                lane.has_place = True
                 lane.commit = self._loop.create_task(self._run(lane))
             else:
                 self._rest(lane)
         self._observer.queue_rows(self._shard, self._rows)
 
-    def _take(self, lane: _Lane) -> Sequence[_Waiter]:
+    def _take(self, lane: _Lane, limits: CommitLimits) -> Sequence[_Waiter]:
         """Takes the rows of one commit off the queue: within the limits, at most one of each order, oldest first."""
-        rows_max, bytes_left, _ = self._limits
+        rows_max, bytes_left, _ = limits
         now = time.monotonic()
         taken: dict[bytes, _Waiter] = {}
         held: list[_Waiter] = []
@@ -180,9 +184,15 @@ class Lanes:
         self._rows -= len(lane.taken) - len(again)
         lane.taken = ()
         lane.waiting.extendleft(reversed(again))
-        self._commits -= 1
+        self._give_up_place(lane)
         self._rest(lane)
         self._pump()
+
+    def _give_up_place(self, lane: _Lane) -> None:
+        """Lets another lane commit instead of this one. Idempotent."""
+        if lane.has_place:
+            lane.has_place = False
+            self._commits -= 1
 
     def _rest(self, lane: _Lane) -> None:
         """Puts a lane without a commit where it belongs: in line for the next one, or away."""
@@ -212,7 +222,10 @@ class Lanes:
             except (Unavailable, Overloaded) as error:
                 _fail(part, error)
             except Exception as error:  # noqa: BLE001  by law 4 of the contract anything else leaves the rows unknown
+                self._give_up_place(lane)  # it may be long before the store answers, and other lanes may be well
+                self._pump()
                 again += await self._settle(lane, part, error)
+                return again + [waiter for later in reversed(parts) for waiter in later]
             else:
                 lane.failures = 0
                 again += _answer(part, outcomes)
@@ -231,7 +244,8 @@ class Lanes:
             if not part:
                 return []
             try:
-                rows = await self._store.read([waiter.row.key for waiter in part], Consistency.STRONG)
+                async with self._settling:
+                    rows = await self._store.read([waiter.row.key for waiter in part], Consistency.STRONG)
                 _check_length(rows, part)
             except Corrupt as error:
                 _fail(part, error)

@@ -31,7 +31,7 @@ class Cluster:
 
     Any number of these may stand for one folder, in several processes: what runs is read from the system each time,
     and ``up`` and ``down`` exclude each other. With ``dies_with_parent`` the kernel kills the nodes that this object
-    starts when the thread that started them ends: for tests, which may be killed themselves. As a context manager it
+    starts when this process ends: for tests, which may be killed themselves. As a context manager it
     is up inside, and down and wiped afterwards.
     """
 

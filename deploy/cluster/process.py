@@ -13,6 +13,7 @@ import os
 import select
 import signal
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,6 +27,11 @@ STAT_START: Final = 19
 
 SETPRIV: Final = "/usr/bin/setpriv"
 """From util-linux; it sets the signal and becomes the program, so that the pid stays."""
+
+_PARENT: Final = ThreadPoolExecutor(1, "parent")
+"""The thread that starts what is to die with this process. To the kernel a parent is a thread: whatever a passing one
+started, as those of ``asyncio.to_thread`` are, would be killed when that ends. This one stays until the interpreter
+ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,19 +121,24 @@ def spawn(
 ) -> ProcessId:
     """Starts a program in a session of its own, so that no terminal's Ctrl-C reaches it.
 
-    Its output is added to ``log``. ``argv[0]`` is a path. With ``dies_with_parent`` the kernel kills it when the
-    *thread* that called this ends.
+    Its output is added to ``log``. ``argv[0]`` is a path. With ``dies_with_parent`` the kernel kills it when this
+    process ends, however it ends; any thread may call.
     """
-    if dies_with_parent:
-        if not Path(SETPRIV).exists():
-            raise MissingError(f"{SETPRIV} is missing. Debian 12: apt-get install util-linux")
-        argv = [SETPRIV, "--pdeathsig", "KILL", "--", *argv]
+    variables = dict(os.environ if environ is None else environ)
+    if not dies_with_parent:
+        return _spawn(argv, log, variables)
+    if not Path(SETPRIV).exists():
+        raise MissingError(f"{SETPRIV} is missing. Debian 12: apt-get install util-linux")
+    return _PARENT.submit(_spawn, [SETPRIV, "--pdeathsig", "KILL", "--", *argv], log, variables).result()
+
+
+def _spawn(argv: Sequence[str], log: Path, environ: Mapping[str, str]) -> ProcessId:
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         pid = os.posix_spawn(
             argv[0],
             list(argv),
-            dict(os.environ if environ is None else environ),
+            environ,
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_DUP2, output, 1),

@@ -31,6 +31,9 @@ class Reason(enum.Enum):
     DEADLINE_EXCEEDED = enum.auto()
     STORE_CORRUPT = enum.auto()
     INTERNAL = enum.auto()
+    OVERLOADED = enum.auto()
+    DEADLINE_TOO_SHORT = enum.auto()
+    RATE_LIMITED = enum.auto()
 
 
 class Violation(NamedTuple):

@@ -169,6 +169,29 @@ RULES: Final[Mapping[Reason, Rule]] = {
         "Report it with its `call_id`.",
         ("call_id",),
     ),
+    Reason.OVERLOADED: Rule(
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "The worker has more calls than it can serve; a higher `crest-priority` goes first. Nothing was done.",
+        "Retry after the hint, with the same `request_id`, on another worker if there is one.",
+        ("priority",),
+        retry="yes",
+        retry_after_s=0.2,
+    ),
+    Reason.DEADLINE_TOO_SHORT: Rule(
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "The call would not have been done by its deadline, so it was not begun.",
+        "Retry after the hint, with the same `request_id` and a longer deadline.",
+        ("priority",),
+        retry="yes",
+        retry_after_s=0.2,
+    ),
+    Reason.RATE_LIMITED: Rule(
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "This caller calls more often than the operator allows each. Nothing was done.",
+        "Retry after the hint, with the same `request_id`, and call less often.",
+        retry="yes",
+        retry_after_s=1.0,
+    ),
 }
 """One rule a reason; a test holds it to ``orders.proto``."""
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
+from collections.abc import Callable
 from typing import Final, TypeAlias
 
 Trailers: TypeAlias = tuple[tuple[str, str | bytes], ...]
@@ -48,7 +49,9 @@ def encode(calls_per_s: float, faults_per_s: float, utilization: float) -> bytes
 class LoadReport:
     """The report of one worker. ``trailers`` is empty until there was a call to report on."""
 
-    def __init__(self) -> None:
+    def __init__(self, waiting: Callable[[], int] = lambda: 0) -> None:
+        """``waiting`` tells how many calls stand in line beside those under way."""
+        self._waiting = waiting
         self.trailers: Trailers = ()
         """To be sent with every answer that succeeds."""
         self.in_flight = 0
@@ -77,7 +80,7 @@ class LoadReport:
         if passed_s <= 0:
             return
         weight = 1 - (1 - SMOOTHING) ** (passed_s / INTERVAL_S)  # a long pause is as many intervals as it lasted
-        busy = min(1.0, max(cpu_s, late_s) / passed_s) + self.in_flight / IN_FLIGHT_FULL
+        busy = min(1.0, max(cpu_s, late_s) / passed_s) + (self.in_flight + self._waiting()) / IN_FLIGHT_FULL
         self._utilization += weight * (busy - self._utilization)
         self._calls_per_s += weight * (self._ended / passed_s - self._calls_per_s)
         self._faults_per_s += weight * (self._faults / passed_s - self._faults_per_s)

@@ -9,6 +9,7 @@ from typing import Any, Final
 from google.protobuf.message import Message
 
 from protos.orders.v1 import orders_pb2 as pb
+from server.admission.gate import Priority
 from server.app.listing import Query, validate
 from server.app.orders import Orders
 from server.domain import limits
@@ -16,13 +17,24 @@ from server.domain.errors import Violation
 from server.domain.order import Order
 from server.domain.states import Verb
 from server.rpc import convert
+from server.rpc.admission import Entry
 from server.rpc.batches import NAME, Creates
 from server.rpc.call import Call
-from server.rpc.pipeline import Pipeline, Service
+from server.rpc.pipeline import Handler, Pipeline, Service
 from shards.keys import format_uuid
 
 ORDER_FRAME_BYTES: Final = 4
 """Tag and length around an order in a list: orders are shorter than 2 MiB."""
+
+
+PRIORITIES: Final = {
+    Verb.CONFIRM_PAYMENT.value: Priority.CRITICAL,
+    "GetOrder": Priority.LOW,
+    "BatchGetOrders": Priority.LOW,
+    "ListOrders": Priority.LOW,
+}
+"""Of calls that do not say their own; the other methods are normal. A confirmation that is lost is money that is lost,
+an order that is lost is a sale, and who reads will read again."""
 
 
 class OrderServicer:
@@ -43,13 +55,16 @@ class OrderServicer:
         }
         for verb in Verb:
             unary[verb.value] = (getattr(pb, f"{verb.value}Request"), self._transition(verb))
-        handlers = {
-            method: pipeline.unary(f"{NAME}/{method}", request_type, serve)
-            for method, (request_type, serve) in unary.items()
-        }
+        handlers: dict[str, Handler] = {}
+        entries: dict[str, Entry] = {}
+        for method, (request_type, serve) in unary.items():
+            priority = PRIORITIES.get(method, Priority.NORMAL)
+            handlers[method], entry = pipeline.admitted(f"{NAME}/{method}", request_type, serve, priority)
+            if entry is not None:
+                entries[method] = entry
         handlers["SubmitOrders"] = pipeline.bidi(f"{NAME}/SubmitOrders", pb.SubmitOrdersRequest, self._creates.submit)
         handlers["WatchOrder"] = pipeline.stream(f"{NAME}/WatchOrder", pb.WatchOrderRequest, self.watch_order)
-        return Service(NAME, handlers)
+        return Service(NAME, handlers, entries)
 
     async def create_order(self, request: pb.CreateOrderRequest, call: Call) -> pb.CreateOrderResponse:
         """Creates one order."""

@@ -11,13 +11,16 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from typing import Any, Final, NamedTuple, NoReturn, TypeAlias, TypeVar
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, NoReturn, TypeAlias, TypeVar, cast
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 
+from server.admission.gate import Priority
 from server.domain import limits
 from server.domain.errors import OrderError, Reason
+from server.rpc.admission import Admission, Entry, Handle
 from server.rpc.call import Call, Context
 from server.rpc.call_log import CallLog
 from server.rpc.errors import Refusal, RefusedError, refusal_of
@@ -42,20 +45,43 @@ class Service(NamedTuple):
 
     name: str
     handlers: Mapping[str, Handler]
+    entries: Mapping[str, Entry] = MappingProxyType({})
+    """The way in for those methods that calls may be refused to; a transport that does not use it need not."""
 
 
 class Pipeline:
     """Makes handlers. One for all services of a worker, since it counts what is under way."""
 
-    def __init__(self, observer: CallObserver, log: CallLog, streams: Streams, load: LoadReport | None = None) -> None:
+    def __init__(
+        self,
+        observer: CallObserver,
+        log: CallLog,
+        streams: Streams,
+        admission: Admission | None = None,
+        load: LoadReport | None = None,
+    ) -> None:
         self._begin = observer.call_started
         self._observed = observer.call_ended
         self._log = log
         self._streams = streams
+        self._admission = admission
         self._load = LoadReport() if load is None else load
 
     def __repr__(self) -> str:
         return f"Pipeline(calls={self._load.in_flight}, streams={self._streams.count})"
+
+    def admitted(
+        self, name: str, request_type: type[RequestT], method: UnaryMethod[RequestT, ResponseT], priority: Priority
+    ) -> tuple[Handler, Entry | None]:
+        """Returns the handler of a unary method with the gate before it, and the gate's entry for it, if there is one.
+
+        Calls have this priority unless they say otherwise.
+        """
+        handler = self.unary(name, request_type, method)
+        if self._admission is None:
+            return handler, None
+        entry = self._admission.entry(name, priority, cast("Handle", handler.unary_unary))
+        return grpc.unary_unary_rpc_method_handler(entry.serve), entry
 
     def unary(self, name: str, request_type: type[RequestT], method: UnaryMethod[RequestT, ResponseT]) -> Handler:
         """Returns the handler of a unary method; ``name`` is ``package.Service/Method``."""

@@ -8,6 +8,7 @@ from server.app.fleet import Fleet
 from server.app.orders import Orders
 from server.rpc import channelz as channelz_service
 from server.rpc import topology as topology_service
+from server.rpc.admission import Admission
 from server.rpc.batches import NAME as ORDER_SERVICE
 from server.rpc.batches import Creates
 from server.rpc.call_log import CallLog
@@ -36,6 +37,7 @@ class Services:
         health: HealthServicer,
         pipeline: Pipeline,
         streams: Streams,
+        admission: Admission | None,
         load: LoadReport,
     ) -> None:
         self._services = services
@@ -43,6 +45,8 @@ class Services:
         self._pipeline = pipeline
         self._streams = streams
         self._load = load
+        self.admission = admission
+        """The gate before calls; None where every call is let in."""
 
     def __iter__(self) -> Iterator[Service]:
         return iter(self._services)
@@ -67,7 +71,13 @@ class Services:
 
 
 def build_services(
-    *, orders: Orders, fleet: Fleet, router: Router, observer: CallObserver | None = None, channelz: bool = False
+    *,
+    orders: Orders,
+    fleet: Fleet,
+    router: Router,
+    observer: CallObserver | None = None,
+    channelz: bool = False,
+    admission: Admission | None = None,
 ) -> Services:
     """Returns the services of a worker: orders, topology, health, reflection (v1, v1alpha), and channelz if asked for.
 
@@ -75,8 +85,8 @@ def build_services(
     """
     streams = Streams()
     log = CallLog(lambda slot: router.topology.slot_shards[slot])
-    load = LoadReport()
-    pipeline = Pipeline(NullObserver() if observer is None else observer, log, streams, load)
+    load = LoadReport() if admission is None else LoadReport(lambda: admission.gate.waiting)
+    pipeline = Pipeline(NullObserver() if observer is None else observer, log, streams, admission, load)
     own = [
         OrderServicer(orders, Creates(orders, log)).service(pipeline),
         TopologyServicer(router, fleet).service(pipeline),
@@ -85,4 +95,6 @@ def build_services(
         own.append(channelz_service.service(pipeline))
     health = HealthServicer((ORDER_SERVICE, topology_service.NAME))
     reflection = ReflectionServicer((*(service.name for service in own), HEALTH_NAME))
-    return Services((*own, health.service(pipeline), *reflection.services(pipeline)), health, pipeline, streams, load)
+    return Services(
+        (*own, health.service(pipeline), *reflection.services(pipeline)), health, pipeline, streams, admission, load
+    )

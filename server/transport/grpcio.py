@@ -41,7 +41,7 @@ class GrpcioServer:
     def __init__(self, services: Iterable[Service], address: str, *, reuse_port: bool) -> None:
         self._server = grpc.aio.server(options=options(reuse_port=reuse_port))
         self._server.add_generic_rpc_handlers(
-            [grpc.method_handlers_generic_handler(name, dict(handlers)) for name, handlers in services]
+            [grpc.method_handlers_generic_handler(service.name, dict(service.handlers)) for service in services]
         )
         try:
             self._port = self._server.add_insecure_port(address)

@@ -23,7 +23,10 @@ from typing import Any, Final, NoReturn, TypeAlias
 import grpc
 from pygrpc_native import EVENT_CANCEL, STREAM_FULL, NativeGrpcFront
 
+from server.admission.gate import BEGIN, Verdict
+from server.admission.limit import Track
 from server.domain.errors import OrderError, Reason
+from server.rpc.admission import Entry
 from server.rpc.errors import Refusal, refusal_of
 from server.rpc.pipeline import Service
 from server.rpc.streams import shutting_down
@@ -42,6 +45,10 @@ IO_THREADS: Final = 1
 
 EVENTS_MAX: Final = 256
 """Taken from the front at once."""
+
+TAKES_MAX: Final = 8
+"""Times that it is taken from in one turn of the loop, as long as it gives that many. What waits inside of the front
+waits unseen: it is in no line, has no priority, and is refused when it is late already."""
 
 LINGER_S: Final = 0.25
 """Between the last answer and closing: the front has no sign for "sent", and closes without looking."""
@@ -64,17 +71,45 @@ _logger: Final = logging.getLogger("crest.native")
 class _Call:
     """One call: the context that its handler sees."""
 
-    __slots__ = ("_deadline", "_front", "_metadata", "call_id", "gone", "task", "trailers")
+    __slots__ = (
+        "_deadline",
+        "_front",
+        "_metadata",
+        "call_id",
+        "deadline",
+        "entry",
+        "gone",
+        "is_begun",
+        "payload",
+        "priority",
+        "server",
+        "task",
+        "track",
+        "trailers",
+        "units",
+        "until",
+    )
 
-    def __init__(self, front: NativeGrpcFront, call_id: int, details: _Details) -> None:
+    # what a place in line needs (server.admission.gate.Waiter), set when it has one
+    deadline: float
+    entry: Entry
+    payload: bytes
+    priority: int
+    server: NativeServer
+    track: Track
+    units: int
+    until: float
+
+    def __init__(self, front: NativeGrpcFront, call_id: int, details: _Details, now: float) -> None:
         self._front = front
         self._metadata = details[0]
         left_s = details[2]
-        self._deadline = None if left_s is None else time.monotonic() + left_s
+        self._deadline = None if left_s is None else now + left_s
         self.call_id = call_id
         self.gone = False
         """The caller left, or its deadline passed."""
-        self.task: asyncio.Task[None] | None = None
+        self.is_begun = False
+        self.task: asyncio.Task[Any] | None = None
         self.trailers: Metadata = ()
         """Go with the answer."""
 
@@ -103,6 +138,19 @@ class _Call:
         self.fail(Refusal(code, details, trailing_metadata))
         raise grpc.aio.AbortError
 
+    def begin(self) -> None:
+        """Its turn in line has come."""
+        self.server.begin(self)
+
+    def turn_away(self, verdict: Verdict) -> None:
+        """It is refused, on arrival or in line."""
+        self.refuse(self.entry.refusal(self, verdict))
+
+    def refuse(self, refusal: Refusal) -> None:
+        """It ends so, before it has begun."""
+        self.server.drop(self)
+        self.fail(refusal)
+
     def fail(self, refusal: Refusal) -> None:
         """As ``abort``, from outside of the handler."""
         self._front.fail(self.call_id, refusal.code.value[0], refusal.message, list(refusal.trailers))
@@ -113,6 +161,7 @@ class NativeServer:
 
     def __init__(self, services: Iterable[Service], address: str, *, reuse_port: bool) -> None:
         self._methods: list[tuple[str, bool, _Method]] = []
+        self._entries: list[Entry | None] = []
         behind: list[Service] = []
         for service in services:
             streaming = {name: h for name, h in service.handlers.items() if h.request_streaming}
@@ -121,7 +170,11 @@ class NativeServer:
             for name, handler in service.handlers.items():
                 if name not in streaming:
                     method: Any = handler.unary_stream if handler.response_streaming else handler.unary_unary
-                    self._methods.append((f"/{service.name}/{name}", bool(handler.response_streaming), method))
+                    entry = service.entries.get(name)
+                    self._entries.append(entry)
+                    # who is let in here need not pass the gate again
+                    serve = method if entry is None else entry.run
+                    self._methods.append((f"/{service.name}/{name}", bool(handler.response_streaming), serve))
         try:
             self._front = NativeGrpcFront(
                 address,
@@ -150,6 +203,8 @@ class NativeServer:
         self._refusing = False
         self._taken = 0
         """Calls so far."""
+        self._answers: list[tuple[int, bytes, Metadata]] = []
+        """Of this turn of the loop, call id and bytes: fewer than there are calls."""
 
     def __repr__(self) -> str:
         return f"NativeServer(port={self.port}, calls={len(self._calls)})"
@@ -180,6 +235,9 @@ class NativeServer:
         started = time.monotonic()
         await self._until_quiet(started + grace_s / 2)
         self._refusing = True
+        for call in [call for call in self._calls.values() if call.task is None]:  # those in line
+            self.drop(call)
+            call.fail(_STOPPING)
         grace_s = max(0.0, started + grace_s - time.monotonic())
         behind = asyncio.create_task(self._behind.stop(grace_s))
         tasks = [call.task for call in self._calls.values() if call.task is not None]
@@ -230,37 +288,94 @@ class NativeServer:
         if not events:
             self._idle.release()
             return
-        create_task = self._loop.create_task
+        for _ in range(TAKES_MAX):
+            self._enter(events)
+            if len(events) < EVENTS_MAX:
+                break
+            events = self._front.recv_batch_details(EVENTS_MAX, 0) or []
+        self._loop.call_soon(self._take_next)
+
+    def _enter(self, events: list[Any]) -> None:
+        """Takes in what has happened: a call is begun, put in line or refused."""
+        now = time.monotonic()
         for kind, call_id, method_id, payload, _, details in events:
             if kind == EVENT_CANCEL:
-                if (gone := self._calls.get(call_id)) is not None:
-                    gone.gone = True
-                    assert gone.task is not None
-                    gone.task.cancel()
+                self._cancel(call_id)
                 continue
-            call = _Call(self._front, call_id, details)
+            call = _Call(self._front, call_id, details, now)
             if self._refusing:
                 call.fail(_STOPPING)
                 continue
             self._taken += 1
             self._calls[call_id] = call
-            _, streaming, method = self._methods[method_id]
-            call.task = create_task(self._run(call, payload, method, streaming=streaming))
-        self._loop.call_soon(self._take_next)
+            entry = self._entries[method_id]
+            if entry is None:
+                _, streaming, method = self._methods[method_id]
+                call.task = self._loop.create_task(self._run(call, payload, method, streaming=streaming))
+                continue
+            call.entry, call.server, call.payload = entry, self, payload
+            if entry.admit(call, details[0], details[2], len(payload), now) is BEGIN:
+                call.task = self._loop.create_task(self._run_admitted(call, payload, now))
+
+    def _cancel(self, call_id: int) -> None:
+        """The caller of a call has left."""
+        call = self._calls.get(call_id)
+        if call is None:
+            return
+        call.gone = True
+        if call.task is None:
+            self.drop(call)
+        elif call.is_begun:  # one that is not would end before its first line, and so without its last
+            call.task.cancel()
+
+    def begin(self, call: _Call) -> None:
+        """Serves a call that waited in line."""
+        call.task = self._loop.create_task(self._run_admitted(call, call.payload, time.monotonic()))
+        call.payload = b""
+
+    def drop(self, call: _Call) -> None:
+        """Forgets a call that waits in line, which passes over it from now on."""
+        call.gone = True
+        call.payload = b""
+        self._calls.pop(call.call_id, None)
+
+    async def _run_admitted(self, call: _Call, payload: bytes, started: float) -> None:
+        is_ok = False
+        try:
+            is_ok = await self._run(call, payload, call.entry.run, streaming=False)
+        finally:
+            call.entry.leave(call, started, is_ok=is_ok)
 
     def _take_next(self) -> None:
         self._take(self._front.recv_batch_details(EVENTS_MAX, 0))
 
-    async def _run(self, call: _Call, payload: bytes, method: _Method, *, streaming: bool) -> None:
+    def _respond(self) -> None:
+        """Hands over the answers of one turn of the loop.
+
+        Each answer wakes the front's thread when it sleeps, and on a busy machine it takes this processor at once; one
+        after the other they find it awake, and it writes those of one connection together.
+        """
+        answers, self._answers = self._answers, []
+        respond = self._front.respond
+        for call_id, answer, trailers in answers:
+            respond(call_id, answer, None, trailers)
+
+    async def _run(self, call: _Call, payload: bytes, method: _Method, *, streaming: bool) -> bool:
+        """Serves a call; returns whether it was answered."""
+        call.is_begun = True
         try:
+            if call.gone:
+                return False
             if len(payload) > MESSAGE_BYTES_MAX:
                 call.fail(_TOO_LARGE)
-                return
+                return False
             answer = await method(payload, call)
             if streaming:
                 self._front.stream_end(call.call_id)
             else:
-                self._front.respond(call.call_id, answer, None, call.trailers)
+                if not self._answers:
+                    self._loop.call_soon(self._respond)
+                self._answers.append((call.call_id, answer, call.trailers))
         except grpc.aio.AbortError:
             pass  # told
         except asyncio.CancelledError:
@@ -269,8 +384,11 @@ class NativeServer:
         except Exception:
             _logger.exception("a handler let an exception through")
             call.fail(_DEFECT)
+        else:
+            return True
         finally:
             self._calls.pop(call.call_id, None)
+        return False
 
 
 _STOPPING: Final = refusal_of(shutting_down())

@@ -8,13 +8,12 @@ says otherwise. The clock here only says when to seal.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Final, TypeAlias
 
 from shards.contract import BUCKET_S, SEAL_AFTER_S, Corrupt, Overloaded, Store, StoreError, Unavailable
-from shards.keys import Key, bucket_of, time_ms_of
+from shards.keys import Key, bucket_of, time_ms_of, wall_clock_ms
 
 _REMEMBERED_MAX: Final = 4_096
 """Sealed buckets remembered, a month of one lane. Whichever is forgotten is sealed again, which changes nothing."""
@@ -27,11 +26,6 @@ _SEAL_AFTER_MS: Final = SEAL_AFTER_S * 1_000
 
 _Place: TypeAlias = tuple[Hashable, int]
 """What one sealing closes: a bucket in a lane."""
-
-
-def wall_clock_ms() -> int:
-    """Returns Unix time in milliseconds."""
-    return time.time_ns() // 1_000_000
 
 
 class Seals:

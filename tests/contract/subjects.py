@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from shards.caches.local import LocalCache
-from shards.contract import Store
-from shards.stores.cassandra import CassandraStore
-from shards.stores.embedded import EmbeddedStore, prepare, shard_path
+from shards.contract import Copies, Store
+from shards.stores.cassandra import CassandraCopies, CassandraStore
+from shards.stores.embedded import EmbeddedCopies, EmbeddedStore, prepare, shard_path
 from shards.wrappers.bounded import BoundedStore
 from shards.wrappers.cached import CachedStore
 from shards.wrappers.observed import ObservedStore
@@ -35,12 +35,19 @@ class Truth(Protocol):
         """Closes all faces and clears the truth away."""
 
 
+class Shard(Truth, Protocol):
+    """A truth that movers can copy from and to."""
+
+    async def copies(self) -> Copies:
+        """What a mover sees of it, to be closed by ``close``."""
+
+
 class EmbeddedTruth:
     """A data directory with one shard."""
 
     def __init__(self) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="crest-contract-"))
-        self._faces: list[Store] = []
+        self._faces: list[Store | Copies] = []
         os.close(prepare(self._directory, 1))
 
     async def face(self) -> Store:
@@ -48,6 +55,12 @@ class EmbeddedTruth:
         store = await EmbeddedStore.open(shard_path(self._directory, 0))
         self._faces.append(store)
         return store
+
+    async def copies(self) -> Copies:
+        """The file as a mover has it."""
+        copies = await EmbeddedCopies.open(shard_path(self._directory, 0))
+        self._faces.append(copies)
+        return copies
 
     async def close(self) -> None:
         """Closes the files and removes them."""
@@ -85,7 +98,7 @@ class CassandraTruth:
 
     def __init__(self, driver: str, lanes: int) -> None:
         self._settings = node_settings(driver, f"crest_test_{lanes}", lanes)
-        self._faces: list[Store] = []
+        self._faces: list[Store | Copies] = []
 
     async def face(self) -> Store:
         """A store with a session of its own, as another process would have."""
@@ -94,6 +107,12 @@ class CassandraTruth:
         store = await CassandraStore.open(self._settings, is_indexing=False)
         self._faces.append(store)
         return store
+
+    async def copies(self) -> Copies:
+        """The keyspace as a mover has it."""
+        copies = await CassandraCopies.open(self._settings)
+        self._faces.append(copies)
+        return copies
 
     async def close(self) -> None:
         """Disconnects; the keyspace is emptied by whoever takes it next."""
@@ -107,4 +126,11 @@ SUBJECTS: Final[dict[str, Callable[[], Truth]]] = {
     "embedded": EmbeddedTruth,
     "embedded-wrapped": WrappedTruth,
     "memory": MemoryTruth,
+}
+
+SHARDS: Final[dict[str, Callable[[], Shard]]] = {
+    "cassandra-acsylla": partial(CassandraTruth, "acsylla", 1),
+    "cassandra-acsylla-lanes": partial(CassandraTruth, "acsylla", 3),
+    "cassandra-driver": partial(CassandraTruth, "cassandra-driver", 1),
+    "embedded": EmbeddedTruth,
 }

@@ -3,42 +3,44 @@
 import asyncio
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
 from typing import Final
 
 import pytest
 import pytest_asyncio
 
-from deploy.cluster import Cluster, MissingError
+from deploy.cluster import Cluster
 from shards.contract import Consistency, Outcome, Row, Store, StoreError, Unavailable, Verdict
 from shards.lanes import Lanes
 from shards.settings import CassandraSettings
 from shards.stores.cassandra import CassandraStore, ShardMismatch
-from tests.support.cassandra_node import DRIVERS, make_empty, settings_for, small_cluster
+from tests.support.cassandra_node import DRIVERS, make_empty, revive, settings_for, shared_cluster
 from tests.support.observers import Notes
+from tests.support.proxy import Proxy
 from tests.support.rows import new_row, next_version, soon
 from tests.support.waiting import until
 
 STRONG = Consistency.STRONG
 READY_S = 90.0
 
-NODES: Final = ThreadPoolExecutor(1, "nodes")
-"""The thread that starts nodes: they end with the thread that started them, and this one stays."""
+RECOVERED_S: Final = 5.0
+"""For a store to serve when its node does; a driver tries to connect twice a second."""
+
+TRIES: Final = 8
+TRIES_S: Final = 20.0
+"""So often a driver tries to connect in this time while its node is away; with pauses that double from two seconds it
+would be six times.
+"""
+
+PROXY_PORT: Final = 20_949
 
 pytestmark = pytest.mark.timeout(240)
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A node that the tests of this file may do anything to."""
-    cluster = small_cluster(tmp_path_factory.mktemp("cassandra"), "127.0.0.42", 20_951)
-    try:
-        NODES.submit(cluster.up).result()
-    except MissingError as error:
-        pytest.skip(f"no Cassandra: {error}")
-    yield cluster
-    NODES.submit(cluster.down, grace_s=0, wipe=True).result()
+@pytest.fixture
+def cluster() -> Cluster:
+    """The cluster of the run; each test leaves its node running."""
+    return shared_cluster()
 
 
 @pytest_asyncio.fixture(params=DRIVERS)
@@ -46,16 +48,23 @@ async def settings(request: pytest.FixtureRequest, cluster: Cluster) -> AsyncIte
     """An empty keyspace on the node, which runs and is awake, then and afterwards."""
     spec = cluster.spec
     settings = settings_for(spec.first_address, spec.cql_port, request.param, "crest_faults")
-    await revive(cluster)
     await make_empty(settings)
     yield settings
-    await revive(cluster)
+    await restart(cluster)
 
 
-async def revive(cluster: Cluster) -> None:
+async def restart(cluster: Cluster) -> None:
     """Starts or wakes the node; returns when it serves."""
     cluster.node(0).resume()
-    await asyncio.wrap_future(NODES.submit(cluster.up, timeout_s=READY_S))
+    await asyncio.to_thread(revive, cluster)
+
+
+@pytest_asyncio.fixture
+async def proxy(settings: CassandraSettings) -> AsyncIterator[Proxy]:
+    """The way to the node."""
+    (host,) = settings.contact_points
+    async with Proxy(host, PROXY_PORT, (host, settings.port)) as proxy:
+        yield proxy
 
 
 @pytest_asyncio.fixture
@@ -87,8 +96,9 @@ async def test_store_opens_without_its_cluster_and_comes_up_with_it(
         with pytest.raises(Unavailable, match="shard"):
             await call
     assert time.monotonic() - began < 1, "refused without trying, so it takes no time"
-    await revive(cluster)
-    await until(lambda: commit_anyway(store, row), lambda outcome: outcome is not None, READY_S)
+    await restart(cluster)
+    # a store that never was connected pauses longer between its tries
+    await until(lambda: commit_anyway(store, row), lambda outcome: outcome is not None)
     assert await store.read([row.key], STRONG) == [row]
     await store.close()
 
@@ -109,10 +119,40 @@ async def test_killed_node_is_unavailable_and_comes_back(cluster: Cluster, store
     await until(refused, lambda kind: kind is Unavailable)
     with pytest.raises(Unavailable):
         await store.read([row.key], Consistency.CACHED)
-    await revive(cluster)
-    assert await until(lambda: commit_anyway(store, row), lambda outcome: outcome is not None, READY_S) == Outcome(
+    await restart(cluster)
+    assert await until(lambda: commit_anyway(store, row), lambda outcome: outcome is not None, RECOVERED_S) == Outcome(
         Verdict.CLASH, row
     )
+
+
+async def test_a_node_that_was_away_for_long_is_found_at_once(settings: CassandraSettings, proxy: Proxy) -> None:
+    """However long a node is away, a driver tries to reach it at one pace, and serves soon after it is back."""
+    store = await CassandraStore.open(dataclasses.replace(settings, port=PROXY_PORT), is_indexing=False)
+    proxy.cut()
+
+    async def tries() -> int:
+        return proxy.refused
+
+    await until(tries, lambda count: count >= TRIES, TRIES_S)
+    proxy.heal()
+    await until(lambda: commit_anyway(store, new_row()), lambda outcome: outcome is not None, RECOVERED_S)
+    await store.close()
+
+
+async def test_a_slow_read_ends_with_its_connection(settings: CassandraSettings, proxy: Proxy) -> None:
+    """A read that waits so long that it may be sent twice is answered when its connection ends, and not forgotten."""
+    eager = dataclasses.replace(settings, port=PROXY_PORT, speculative_delay_s=0.02)
+    store = await CassandraStore.open(eager, is_indexing=False)
+    proxy.drop_replies()
+    reads = [asyncio.create_task(store.read([new_row().key], Consistency.CACHED)) for _ in range(20)]
+    done, _ = await asyncio.wait(reads, timeout=0.3)
+    assert not done, "nobody answers"
+    proxy.cut()
+    ended = await asyncio.wait_for(asyncio.gather(*reads, return_exceptions=True), RECOVERED_S)
+    assert all(isinstance(error, StoreError) for error in ended), ended
+    proxy.heal()
+    await until(lambda: commit_anyway(store, new_row()), lambda outcome: outcome is not None, RECOVERED_S)
+    await store.close()
 
 
 async def test_frozen_node_leaves_outcomes_open_and_none_is_lost(cluster: Cluster, store: CassandraStore) -> None:
@@ -157,7 +197,7 @@ async def test_acknowledged_rows_outlive_a_kill_under_load(cluster: Cluster, sto
     writers = [asyncio.create_task(write(number)) for number in range(16)]
     await until(count, lambda rows: rows >= 100, READY_S)
     cluster.node(0).kill()
-    await revive(cluster)
+    await restart(cluster)
     goal = len(acknowledged) + 100
     await until(count, lambda rows: rows >= goal, READY_S)
     stop = True

@@ -46,6 +46,11 @@ class Mortal(Session):
         self._live()
         return await self._session.batch(steps)
 
+    async def write(self, steps: Sequence[Step]) -> None:
+        """Applies, if it lives."""
+        self._live()
+        await self._session.write(steps)
+
     async def ask_nodes(self, cql: str) -> Sequence[Node]:
         """Asks."""
         return await self._session.ask_nodes(cql)

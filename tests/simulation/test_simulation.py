@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Final
+from weakref import WeakKeyDictionary
 
 import pytest
 
 from shards import lanes, routing
 from shards.caches.local import LocalCache
-from shards.contract import APPLIED, Consistency, DeadlineExceeded, Outcome, Row, Unavailable, Verdict
+from shards.contract import APPLIED, CommitLimits, Consistency, DeadlineExceeded, Outcome, Row, Unavailable, Verdict
 from shards.keys import Key
 from shards.lanes import Lanes, _Lane, _Waiter
 from shards.wrappers.cached import CachedStore
@@ -122,11 +123,33 @@ def a_mark_is_taken_for_the_row(patch: pytest.MonkeyPatch) -> None:
 def two_operations_of_an_order_share_a_commit(patch: pytest.MonkeyPatch) -> None:
     """Rows are taken as they come, whosever they are."""
 
-    def take(self: Lanes, lane: _Lane) -> list[_Waiter]:
-        count = min(len(lane.waiting), self._limits.rows_max)
+    def take(_: Lanes, lane: _Lane, limits: CommitLimits) -> list[_Waiter]:
+        count = min(len(lane.waiting), limits.rows_max)
         return [lane.waiting.popleft() for _ in range(count)]
 
     patch.setattr(Lanes, "_take", take)
+
+
+@plant
+def limits_are_read_once(patch: pytest.MonkeyPatch) -> None:
+    """What a store takes is asked for when the lanes are made, and never again."""
+    take = Lanes._take
+    first: WeakKeyDictionary[Lanes, CommitLimits] = WeakKeyDictionary()
+
+    def take_as_at_first(self: Lanes, lane: _Lane, limits: CommitLimits) -> Sequence[_Waiter]:
+        return take(self, lane, first.setdefault(self, limits))
+
+    patch.setattr(Lanes, "_take", take_as_at_first)
+
+
+@plant
+def settling_gives_its_place_away_twice(patch: pytest.MonkeyPatch) -> None:
+    """A lane that settles gives its place away twice, so that more commits than allowed are under way."""
+
+    def give_up(self: Lanes, _: _Lane) -> None:
+        self._commits -= 1
+
+    patch.setattr(Lanes, "_give_up_place", give_up)
 
 
 @plant

@@ -31,6 +31,7 @@ class World:
 
     def __init__(self, seed: int, *, callers: int) -> None:
         self._chance = chance = random.Random(seed)
+        self._surprises = random.Random(~seed)
         self._callers = callers
         self._cache_ttl_s = chance.uniform(0.1, 3)
         self.ledger = Ledger(self._cache_ttl_s)
@@ -48,6 +49,8 @@ class World:
     async def play(self) -> None:
         """Lets all callers call; then nothing may be left under way."""
         stores = self._new_stores()
+        for store in stores:
+            asyncio.get_running_loop().call_later(self._surprises.uniform(0, 4), store.lower_limits)
         self._routers = [self._new_router(stores) for _ in range(self._chance.randint(1, 3))]
         async with asyncio.TaskGroup() as callers:
             for _ in range(self._callers):
@@ -89,7 +92,7 @@ class World:
         for number, store in enumerate(stores):
             shards[number] = shard_over(Guard(store, self.ledger), number, cache, self._settings, observer)
             resources.push_async_callback(shards[number].lanes.close)
-        return Router(self._topology, shards, observer, resources)
+        return Router.over(self._topology, shards, observer, resources)
 
     async def _caller(self) -> None:
         """One caller: creates an order, mostly by several tries of one request, changes it, and reads all the while."""

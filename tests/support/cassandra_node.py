@@ -6,7 +6,6 @@ import functools
 import os
 import signal
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -29,12 +28,14 @@ _FIRST_ADDRESS: Final = "127.0.0.44"
 _CQL_PORT: Final = 20_941
 _REDIS_PORT: Final = 20_950
 
-_NODES: Final = ThreadPoolExecutor(1, "nodes")
-"""The thread that starts nodes: they end with the thread that started them, and this one stays."""
-
 
 def small_cluster(directory: Path, first_address: str, cql_port: int, **changes: object) -> Cluster:
     """A cluster without Redis that boots quickly and ends with the tests."""
+    return Cluster(small_spec(first_address, cql_port, **changes), directory, dies_with_parent=True)
+
+
+def small_spec(first_address: str, cql_port: int, **changes: object) -> ClusterSpec:
+    """The spec of such a cluster."""
     wanted = {
         "shards": 1,
         "redis": False,
@@ -45,8 +46,7 @@ def small_cluster(directory: Path, first_address: str, cql_port: int, **changes:
         "heap_mib": 512,
         "quick_start": True,
     }
-    spec = ClusterSpec(**{**wanted, **changes})  # type: ignore[arg-type]  # each test names what it changes
-    return Cluster(spec, directory, dies_with_parent=True)
+    return ClusterSpec(**{**wanted, **changes})  # type: ignore[arg-type]  # each test names what it changes
 
 
 def shared_cluster(shards: int = 1, *, redis: bool = False) -> Cluster:
@@ -68,7 +68,7 @@ def shared_cluster(shards: int = 1, *, redis: bool = False) -> Cluster:
 
 def revive(cluster: Cluster) -> None:
     """Starts whatever of a cluster does not run; returns when all of it serves."""
-    _NODES.submit(cluster.up).result()
+    cluster.up()
 
 
 def kill_all_nodes(cluster: Cluster) -> None:

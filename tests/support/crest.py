@@ -33,7 +33,8 @@ class Crest(ServerProcess):
             [
                 *(sys.executable, "-m", "server"),
                 *("--host", host, "--port", str(port), "--metrics-port", str(self.metrics_port)),
-                *("--data-dir", str(data_dir), "--drain-wait-s", "0.5"),
+                # more than the default: whatever goes wrong between shards is to be found, too
+                *("--data-dir", str(data_dir), "--shards", "4", "--drain-wait-s", "0.5"),
                 # a machine that is busy with other tests is slow, and that is not what these are about
                 *("--boot-timeout-s", "90", "--stall-timeout-s", "30"),
                 *flags,

@@ -18,6 +18,8 @@ class Proxy:
 
     def __init__(self, host: str, port: int, target: tuple[str, int]) -> None:
         self.delay_s = 0.0
+        self.refused = 0
+        """Connections that were ended at once, ever."""
         self._host = host
         self._port = port
         self._target = target
@@ -79,7 +81,9 @@ class Proxy:
         assert link is not None, "a server's callback is a task"
         self._links.add(link)
         try:
-            if not self._refusing:
+            if self._refusing:
+                self.refused += 1
+            else:
                 await self._join(reader, writer)
         except (OSError, asyncio.CancelledError):
             pass  # one side has gone, or ``cut`` ends this link: either way that is all there is to do

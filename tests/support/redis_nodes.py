@@ -49,10 +49,7 @@ class RedisCluster:
             master.ask("FLUSHALL")
 
     def revive(self) -> None:
-        """Starts and resumes whatever a test has ended or paused, at once.
-
-        Nodes die with the thread that starts them, so not from a passing one.
-        """
+        """Starts and resumes whatever a test has ended or paused, at once."""
         for node in self.nodes:
             node.resume()
             node.start()

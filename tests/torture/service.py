@@ -41,6 +41,7 @@ class Setup(NamedTuple):
             "workers": self.workers,
             "transport": self.transport,
             "data-dir": self.data_dir,
+            "shards": 4,  # more than the default: whatever goes wrong between shards is to be found, too
             # a machine that is busy is slow, and that is not what this is about
             "boot-timeout-s": 90,
             "stall-timeout-s": 30,

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,3 +100,21 @@ def test_a_node_of_a_test_dies_with_the_test(tmp_path: Path) -> None:
         assert orphan.alive()
         parent.kill()
         assert orphan.wait(10)
+
+
+def test_a_node_of_a_test_outlives_the_thread_that_started_it(tmp_path: Path) -> None:
+    """A process that is to die with its parent lives on when a passing thread of that started it and ended."""
+    started: list[ProcessId] = []
+
+    def start() -> None:
+        process = spawn(["/bin/sleep", "60"], log=tmp_path / "log", dies_with_parent=True)
+        eventually(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "sleep\n", "setpriv became sleep")
+        started.append(process)
+
+    passing = threading.Thread(target=start)
+    passing.start()
+    passing.join()
+    (process,) = started
+    assert not process.wait(0.2)
+    assert process.send(signal.SIGKILL)
+    assert process.wait(10)

@@ -27,7 +27,7 @@ def test_flag_wins_over_environment_over_file(tmp_path: Path) -> None:
     """A flag wins over a variable, that over the file, and that over the default."""
     path = toml(tmp_path, "port = 1000\nmetrics_port = 2000\nworkers = 3\n")
     config = load({"port": 1002, "shards": None}, {"CREST_PORT": "1001", "CREST_METRICS_PORT": "2001"}, path)
-    assert (config.port, config.metrics_port, config.workers, config.shards) == (1002, 2001, 3, 4)
+    assert (config.port, config.metrics_port, config.workers, config.shards) == (1002, 2001, 3, 1)
 
 
 def test_foreign_variables_are_left_alone() -> None:

@@ -21,7 +21,7 @@ from shards.contract import (
     Verdict,
 )
 from shards.lanes import Lanes, judge
-from tests.support.memory_store import HeldStore, MemoryStore
+from tests.support.memory_store import Call, HeldStore, MemoryStore
 from tests.support.observers import Notes
 from tests.support.rows import key_in_slot, new_row, next_version, soon
 
@@ -108,6 +108,63 @@ async def test_commits_under_way_are_capped() -> None:
     fourth.go()
     assert await asyncio.gather(*answers) == [APPLIED] * 5
     assert repr(lanes) == "Lanes(shard=0, rows=0/100, lanes=0, commits=0/2)"
+
+
+async def test_limits_are_those_of_the_moment() -> None:
+    """A store that takes less once it is connected is never asked for more."""
+    store = HeldStore(SMALL)
+    lanes = lanes_over(store)
+    answers = [lanes.write(new_row(), soon()) for _ in range(7)]
+    commit = await store.next_call("commit")
+    store._limits = CommitLimits(rows_max=2, bytes_max=1000, in_flight_max=1)
+    sizes = [len(commit.items)]
+    commit.go()
+    while sum(sizes) < len(answers):
+        commit = await store.next_call("commit")
+        sizes.append(len(commit.items))
+        commit.go()
+    assert await asyncio.gather(*answers) == [APPLIED] * 7
+    assert sizes == [4, 2, 1]
+
+
+async def test_a_settling_lane_keeps_no_other_from_committing() -> None:
+    """While a lane finds out what became of a commit, the other lanes have its place, and it asks for one again."""
+    store = HeldStore(CommitLimits(10, 1000, 1), lanes=2)
+    lanes = lanes_over(store)
+    stuck, well = lanes.write(row_in_slot(0), soon()), lanes.write(row_in_slot(1), soon())
+    (await store.next_call("commit")).fail(StoreError("lost"))
+    read, commit = await store.next_call("read"), await store.next_call("commit")
+    assert [store.lane(read.items[0]), store.lane(commit.items[0].key)] == [0, 1]
+    read.go()  # not there, so to be committed again, but the only place is taken
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert store.calls.empty()
+    assert not stuck.done()
+    commit.go()
+    (await store.next_call("commit")).go()
+    assert (await stuck, await well) == (APPLIED, APPLIED)
+
+
+async def test_lanes_that_settle_read_no_more_at_once_than_they_commit() -> None:
+    """Reads that settle are bounded like commits, beside them, and every lane gets its turn."""
+    store = HeldStore(CommitLimits(10, 1000, 2), lanes=4)
+    lanes = lanes_over(store)
+    answers = [lanes.write(row_in_slot(slot), soon()) for slot in range(4)]
+    reads: list[Call] = []
+    for _ in range(4 + 2):
+        call = await asyncio.wait_for(store.calls.get(), 10)
+        if call.name == "commit":
+            call.fail(StoreError("lost"), takes_effect=True)
+        else:
+            reads.append(call)
+    await asyncio.sleep(0)
+    assert store.calls.empty()
+    assert len(reads) == 2
+    for read in reads:
+        read.go()
+    for _ in range(2):
+        (await store.next_call("read")).go()
+    assert await asyncio.gather(*answers) == [APPLIED] * 4
 
 
 async def test_one_operation_of_an_order_a_commit() -> None:

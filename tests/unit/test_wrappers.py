@@ -5,12 +5,12 @@ import pytest
 
 from shards.caches.local import LocalCache
 from shards.contract import BUCKET_S, SEAL_AFTER_S, Consistency, Corrupt, Full, Overloaded, StoreError, Unavailable
-from shards.keys import Key, mint_uuid7
+from shards.keys import Key, mint_uuid7, wall_clock_ms
 from shards.wrappers import seals as seals_module
 from shards.wrappers.bounded import BoundedStore
 from shards.wrappers.cached import CachedStore
 from shards.wrappers.observed import ObservedCache, ObservedStore
-from shards.wrappers.seals import Seals, wall_clock_ms
+from shards.wrappers.seals import Seals
 from tests.support.memory_store import HeldStore, MemoryStore
 from tests.support.observers import Notes
 from tests.support.rows import new_row, next_version

@@ -111,6 +111,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """DATA_LOSS. The shard's files are damaged: the operator must restore a backup."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 20
     """INTERNAL. A defect of the service, logged there with this call's id: report it."""
+    ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 21
+    """RESOURCE_EXHAUSTED. The worker has more calls than it can serve, nothing was done: retry after the hint, same id."""
+    ERROR_REASON_DEADLINE_TOO_SHORT: _ErrorReason.ValueType  # 22
+    """RESOURCE_EXHAUSTED. The call could not be done by its deadline and was not begun: retry with a longer deadline."""
+    ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 23
+    """RESOURCE_EXHAUSTED. This caller calls more often than it may; nothing was done: retry after the hint, same request_id."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call or an item failed. On the wire (`ErrorInfo.reason`, `Error.reason`) without the prefix `ERROR_REASON_`.
@@ -171,6 +177,12 @@ ERROR_REASON_STORE_CORRUPT: ErrorReason.ValueType  # 19
 """DATA_LOSS. The shard's files are damaged: the operator must restore a backup."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 20
 """INTERNAL. A defect of the service, logged there with this call's id: report it."""
+ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 21
+"""RESOURCE_EXHAUSTED. The worker has more calls than it can serve, nothing was done: retry after the hint, same id."""
+ERROR_REASON_DEADLINE_TOO_SHORT: ErrorReason.ValueType  # 22
+"""RESOURCE_EXHAUSTED. The call could not be done by its deadline and was not begun: retry with a longer deadline."""
+ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 23
+"""RESOURCE_EXHAUSTED. This caller calls more often than it may; nothing was done: retry after the hint, same request_id."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

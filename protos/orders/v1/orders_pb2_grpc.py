@@ -31,6 +31,11 @@ class OrderServiceStub:
     Every method accepts the metadata `x-caller-id` (1-64 printable ASCII characters without blanks, default `anonymous`),
     which names the caller in logs, metrics and limits. A call is at most 3 MiB.
 
+    Every unary method accepts the metadata `crest-priority`: `critical`, `normal` or `low`; anything else counts as not
+    said. When there are more calls than can be served those of a lower priority are refused first. By default
+    ConfirmPayment is critical, what reads is low, and everything else is normal. Every unary method may answer
+    RESOURCE_EXHAUSTED (OVERLOADED, DEADLINE_TOO_SHORT, RATE_LIMITED) with a `google.rpc.RetryInfo`; then it did nothing.
+
     Deadlines: set one. After DEADLINE_EXCEEDED a write has happened wholly or not at all; the same call with the same
     `request_id` tells which, and completes it if it had not.
     """
@@ -108,6 +113,11 @@ class OrderServiceServicer:
 
     Every method accepts the metadata `x-caller-id` (1-64 printable ASCII characters without blanks, default `anonymous`),
     which names the caller in logs, metrics and limits. A call is at most 3 MiB.
+
+    Every unary method accepts the metadata `crest-priority`: `critical`, `normal` or `low`; anything else counts as not
+    said. When there are more calls than can be served those of a lower priority are refused first. By default
+    ConfirmPayment is critical, what reads is low, and everything else is normal. Every unary method may answer
+    RESOURCE_EXHAUSTED (OVERLOADED, DEADLINE_TOO_SHORT, RATE_LIMITED) with a `google.rpc.RetryInfo`; then it did nothing.
 
     Deadlines: set one. After DEADLINE_EXCEEDED a write has happened wholly or not at all; the same call with the same
     `request_id` tells which, and completes it if it had not.
@@ -313,6 +323,11 @@ class OrderService:
 
     Every method accepts the metadata `x-caller-id` (1-64 printable ASCII characters without blanks, default `anonymous`),
     which names the caller in logs, metrics and limits. A call is at most 3 MiB.
+
+    Every unary method accepts the metadata `crest-priority`: `critical`, `normal` or `low`; anything else counts as not
+    said. When there are more calls than can be served those of a lower priority are refused first. By default
+    ConfirmPayment is critical, what reads is low, and everything else is normal. Every unary method may answer
+    RESOURCE_EXHAUSTED (OVERLOADED, DEADLINE_TOO_SHORT, RATE_LIMITED) with a `google.rpc.RetryInfo`; then it did nothing.
 
     Deadlines: set one. After DEADLINE_EXCEEDED a write has happened wholly or not at all; the same call with the same
     `request_id` tells which, and completes it if it had not.

@@ -6,8 +6,9 @@ beside the orders, and ``CassandraFacts`` where the topology is kept.
 
 from __future__ import annotations
 
+from shards.stores.cassandra.copies import CassandraCopies
 from shards.stores.cassandra.facts import ShardMismatch
 from shards.stores.cassandra.keyspace_facts import CassandraFacts
 from shards.stores.cassandra.store import CassandraStore
 
-__all__ = ["CassandraFacts", "CassandraStore", "ShardMismatch"]
+__all__ = ["CassandraCopies", "CassandraFacts", "CassandraStore", "ShardMismatch"]

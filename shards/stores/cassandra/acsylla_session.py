@@ -16,6 +16,11 @@ from shards.settings import CassandraSettings
 from shards.stores.cassandra.session import Kind, Node, Prepared, Refusal, Session, Step, Value, Values
 
 _READ_PROFILE: Final = "read"
+_TWICE_PROFILE: Final = "twice"  # reads that may be sent to a second node
+_LOST_S: Final = 1.0
+"""So long after its timeout a read that may be sent twice is given up: the driver stops the timer of both tries when
+one of them finds no node, and forgets the other when its connection then ends."""
+
 _COALESCE_US: Final = 50  # the driver waits so long for company; our batches are company enough
 _HEARTBEAT_S: Final = 2  # a node that hangs is noticed, and its connection dropped, after
 _IDLE_S: Final = 6  # so many seconds without a heartbeat
@@ -60,8 +65,11 @@ _UNBINDABLE: Final = (TypeError, ValueError, OverflowError)
 class AcsyllaSession(Session):
     """A session of acsylla, with one I/O thread. Open it with ``open``."""
 
-    def __init__(self, cluster: acsylla.Cluster, session: acsylla.Session, settings: CassandraSettings) -> None:
+    def __init__(
+        self, cluster: acsylla.Cluster, session: acsylla.Session, settings: CassandraSettings, *, reads_twice: bool
+    ) -> None:
         """Takes over a connected session; ``open`` is the way to get here."""
+        self._reads_twice = reads_twice
         self._cluster = cluster
         self._session = session
         self._settings = settings
@@ -81,7 +89,9 @@ class AcsyllaSession(Session):
         except errors.CassException as error:
             cluster.destroy()
             raise Unavailable(f"{', '.join(settings.contact_points)}: {_text(error)}") from error
-        return cls(cluster, session, settings)
+        # a cluster of one node has nobody else to ask, and a try that finds nobody does harm: see _LOST_S
+        reads_twice = settings.speculative_delay_s > 0 and await _has_peers(session)
+        return cls(cluster, session, settings, reads_twice=reads_twice)
 
     def __repr__(self) -> str:
         return f"<AcsyllaSession {','.join(self._settings.contact_points)} connections={self._connections()}>"
@@ -96,14 +106,20 @@ class AcsyllaSession(Session):
             bound = statement.bind(values)
             if kind is Kind.READ:
                 bound.set_is_idempotent(True)
-                bound.set_execution_profile(_READ_PROFILE)
+                bound.set_execution_profile(_TWICE_PROFILE if self._reads_twice else _READ_PROFILE)
             elif kind is Kind.SERIAL_READ:
                 bound.set_consistency(self._serial)
-            result = await self._session.execute(bound)
+            if kind is Kind.READ and self._reads_twice:
+                async with asyncio.timeout(self._settings.request_timeout_s + _LOST_S):
+                    result = await self._session.execute(bound)
+            else:
+                result = await self._session.execute(bound)
         except _UNBINDABLE as error:
             raise Invalid(_text(error)) from error
         except errors.CassErrorLibNoHostsAvailable as error:
             raise (StoreError if kind is Kind.WRITE else Unavailable)(_text(error)) from error
+        except TimeoutError as error:
+            raise StoreError("the driver did not answer") from error
         except errors.CassException as error:
             raise _translated(error) from error
         return [row.as_tuple() for row in result.all()]
@@ -129,6 +145,18 @@ class AcsyllaSession(Session):
             return None
         names = [str(name) for name in result.columns_names()]
         return [dict(zip(names, row.as_tuple(), strict=True)) for row in result.all()]
+
+    async def write(self, steps: Sequence[Step]) -> None:
+        """See ``Session.write``."""
+        try:
+            batch = acsylla.create_batch_unlogged()
+            for statement, values in steps:
+                batch.add_statement(statement.bind(values))
+            await self._session.execute_batch(batch)
+        except _UNBINDABLE as error:
+            raise Invalid(_text(error)) from error
+        except errors.CassException as error:
+            raise _translated(error) from error
 
     async def ask_nodes(self, cql: str) -> Sequence[Node]:
         """See ``Session.ask_nodes``."""
@@ -171,6 +199,14 @@ class AcsyllaSession(Session):
         return int(self._session.metrics().stats_total_connections)
 
 
+async def _has_peers(session: acsylla.Session) -> bool:
+    """Tells whether the cluster has more than one node; yes where that cannot be learnt."""
+    try:
+        return bool((await session.execute(_plain("SELECT rpc_address FROM system.peers"))).count())
+    except errors.CassException:
+        return True
+
+
 def _plain(cql: str) -> acsylla.Statement:
     return acsylla.create_statement(cql, consistency=acsylla.Consistency.ONE)
 
@@ -206,6 +242,8 @@ def _cluster(settings: CassandraSettings) -> acsylla.Cluster:
         num_threads_io=1,
         coalesce_delay_us=_COALESCE_US,
         constant_reconnect_delay_ms=_RECONNECT_MS,
+        exponential_reconnect_base_delay_ms=None,  # its default would be set after the constant, and win
+        exponential_reconnect_max_delay_ms=None,
         heartbeat_interval_sec=_HEARTBEAT_S,
         idle_timeout_sec=_IDLE_S,
         application_name="crest",
@@ -215,18 +253,17 @@ def _cluster(settings: CassandraSettings) -> acsylla.Cluster:
         monitor_reporting_interval_sec=0,
         **security,
     )
-    speculative = None
+    read: dict[str, object] = {
+        "request_timeout": round(settings.request_timeout_s * 1_000),
+        "consistency": consistency,
+        "serial_consistency": serial,
+        "load_balance_dc_aware": settings.data_center,  # a profile that is not told takes nodes of all data centres
+        "retry_policy": "default",
+    }
+    cluster.create_execution_profile(_READ_PROFILE, **read)
     if settings.speculative_delay_s:
-        speculative = acsylla.SpeculativeExecutionPolicy(round(settings.speculative_delay_s * 1_000), 1)
-    cluster.create_execution_profile(
-        _READ_PROFILE,
-        request_timeout=round(settings.request_timeout_s * 1_000),
-        consistency=consistency,
-        serial_consistency=serial,
-        load_balance_dc_aware=settings.data_center,  # a profile that is not told takes nodes of all data centres
-        retry_policy="default",
-        speculative_execution_policy=speculative,
-    )
+        twice = acsylla.SpeculativeExecutionPolicy(round(settings.speculative_delay_s * 1_000), 1)
+        cluster.create_execution_profile(_TWICE_PROFILE, **read, speculative_execution_policy=twice)
     return cluster
 
 

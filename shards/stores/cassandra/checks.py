@@ -44,7 +44,13 @@ async def inspect(session: Session, settings: CassandraSettings) -> Findings:
 
 def judge(nodes: Sequence[Node], clocks: Sequence[Node], copies: int | None, settings: CassandraSettings) -> Findings:
     """Returns what the nodes' answers mean. Pure."""
-    warnings: list[str] = []
+    told = {node.address for node in nodes if node.rows}
+    warnings = [
+        f"node {node.address}: its settings cannot be read, so nobody knows whether it syncs before it answers; "
+        "GRANT SELECT ON system_views.settings"
+        for node in clocks
+        if node.address not in told
+    ]
     batch_bytes_max = settings.batch_bytes_max
     is_certain = True
     for node in nodes:

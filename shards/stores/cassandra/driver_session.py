@@ -114,6 +114,16 @@ class DriverSession(Session):
             return None
         return [dict(zip(names, row, strict=True)) for row in rows]
 
+    async def write(self, steps: Sequence[Step]) -> None:
+        """See ``Session.write``."""
+        batch = BatchStatement(BatchType.UNLOGGED)
+        try:
+            for statement, values in steps:
+                batch.add(statement, values)
+        except _UNBINDABLE as error:
+            raise Invalid(_text(error)) from error
+        await self._run(batch, _WRITE_PROFILE)
+
     async def run(self, cql: str, values: Values = ()) -> Sequence[tuple[Value, ...]]:
         """Executes a text at quorum, for administration: schema changes, and reads of system tables."""
         return (await self._run(SimpleStatement(cql), _WRITE_PROFILE, values or None)).rows

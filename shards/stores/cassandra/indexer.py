@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 from collections.abc import Callable
 from typing import Final, cast
 
 from shards.contract import BUCKET_S, SEAL_AFTER_S, StoreError
 from shards.facts import Fact
+from shards.keys import wall_clock_ms
 from shards.stores.cassandra.connection import Connection, Link
 from shards.stores.cassandra.session import Kind, Step
 
@@ -27,11 +27,6 @@ _WRITES_AT_ONCE: Final = 64
 _LOW: Final = -1  # below any slot, gen and tag
 
 _log = logging.getLogger("crest.cassandra")
-
-
-def wall_clock_ms() -> int:
-    """Returns Unix time in milliseconds."""
-    return time.time_ns() // 1_000_000
 
 
 class Indexer:
@@ -64,6 +59,10 @@ class Indexer:
         """
         known = self._watermarks.get(lane)
         return await self._read(self._connection.link(), lane) if known is None else known
+
+    async def refresh(self, lane: int) -> int:
+        """Returns the watermark of a lane as it is now, or later. Raises ``StoreError``."""
+        return await self._read(self._connection.link(), lane)
 
     async def advance(self) -> int:
         """Seals and indexes all that is due, in every lane; returns how many buckets. Raises ``StoreError``."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-import time
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Final, NamedTuple, cast
 
 from shards.contract import Invalid, Unavailable
+from shards.keys import wall_clock_ms
 from shards.settings import CassandraSettings
 from shards.stores.cassandra import facts
 from shards.stores.cassandra.control import Control
@@ -163,10 +163,10 @@ async def apply(session: DriverSession, settings: CassandraSettings, todo: Plan)
         await session.run(
             f"INSERT INTO {name}.{_VERSIONS} (part, version, name, checksum, applied_at_ms) "  # noqa: S608  the name was checked to be one
             "VALUES (0, %s, %s, %s, %s)",
-            (step.version, step.name, step.checksum, time.time_ns() // 1_000_000),
+            (step.version, step.name, step.checksum, wall_clock_ms()),
         )
     if todo.writes_facts:
-        wanted = facts.first_facts(settings, time.time_ns() // 1_000_000)
+        wanted = facts.first_facts(settings, wall_clock_ms())
         facts.check(await facts.create(await _control(session, name), wanted), settings)
 
 

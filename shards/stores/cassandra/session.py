@@ -68,6 +68,9 @@ class Session(Protocol):
         ``Unavailable`` says that nothing was sent, or that the cluster refused before it began.
         """
 
+    async def write(self, steps: Sequence[Step]) -> None:
+        """Applies unconditional, idempotent statements of one partition together; durable on a quorum."""
+
     async def ask_nodes(self, cql: str) -> Sequence[Node]:
         """Asks every live node by itself, those that do not answer left out. For administration."""
 

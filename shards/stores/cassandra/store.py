@@ -20,11 +20,11 @@ from shards.contract import (
     Unavailable,
     Verdict,
 )
-from shards.keys import Key, bucket_of
+from shards.keys import Key, bucket_of, wall_clock_ms
 from shards.settings import CassandraSettings
 from shards.stores.cassandra import refusals
 from shards.stores.cassandra.connection import Connection, Link
-from shards.stores.cassandra.indexer import Indexer, wall_clock_ms
+from shards.stores.cassandra.indexer import Indexer
 from shards.stores.cassandra.keyspace_facts import CassandraFacts
 from shards.stores.cassandra.listing import Customer, Listing, Window
 from shards.stores.cassandra.reads import Place, read_many, row_of

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from shards.stores.embedded.backup import backup, iterate_rows, restore
 from shards.stores.embedded.control import EmbeddedFacts
-from shards.stores.embedded.datadir import control_path, prepare, shard_path
+from shards.stores.embedded.copies import EmbeddedCopies
+from shards.stores.embedded.datadir import add_shard, control_path, prepare, shard_path
 from shards.stores.embedded.errors import (
     DataDirCorrupt,
     DataDirError,
@@ -24,8 +25,10 @@ __all__ = [
     "DataDirFull",
     "DataDirLocked",
     "DataDirNewer",
+    "EmbeddedCopies",
     "EmbeddedFacts",
     "EmbeddedStore",
+    "add_shard",
     "backup",
     "control_path",
     "iterate_rows",

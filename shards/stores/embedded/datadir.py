@@ -42,6 +42,8 @@ _EMPTY: Final = frozenset({_LOCK, "lost+found", "control.db", "control.db-wal", 
 """What an empty directory may hold: a control file, too, where its creation was cut off before its one commit."""
 _PREPARING: Final = "preparing"
 _READY: Final = "ready"
+_MADE_WITH: Final = "made_with"
+"""Number of shards before the first was added: what the settings may go on to say."""
 
 
 def control_path(data_dir: Path) -> Path:
@@ -77,10 +79,32 @@ def prepare(data_dir: Path, shards: int) -> int:
     except BaseException:
         os.close(lock)
         raise
-    if found != shards:
+    if shards not in {found, _made_with(data_dir)}:
         os.close(lock)
         raise DataDirError(f"{data_dir}: holds {found} shards, but {shards} are asked for; set the number to {found}")
     return lock
+
+
+def add_shard(data_dir: Path, shard: int) -> None:
+    """Makes the file of a shard more, in a directory that may be served meanwhile; nothing where it is there.
+
+    Killed half-way it is made again by the next call. Raises ``DataDirError``.
+    """
+    if shard >= SHARDS_MAX:
+        raise DataDirError(f"shard {shard}: a data directory has at most {SHARDS_MAX}")
+    try:
+        with opened(control_path(data_dir), Kind.CONTROL) as control:
+            about = read_about(control)
+            shards = int(about["shards"])
+            if shard < shards:
+                return
+            for number in range(shards, shard + 1):
+                identity = {"directory": about["directory"], "shard": str(number)}
+                create_file(shard_path(data_dir, number), Kind.SHARD, identity)
+            sync_directory(data_dir)
+            write_about(control, {"shards": str(shard + 1), _MADE_WITH: about.get(_MADE_WITH, about["shards"])})
+    except OSError as error:
+        raise data_dir_error(error, data_dir) from error
 
 
 def take(data_dir: Path) -> int:
@@ -154,6 +178,12 @@ def sync_directory(directory: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _made_with(data_dir: Path) -> int:
+    with opened(control_path(data_dir), Kind.CONTROL) as control:
+        about = read_about(control)
+    return int(about.get(_MADE_WITH, about["shards"]))
 
 
 def _create(data_dir: Path, shards: int) -> None:

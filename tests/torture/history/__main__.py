@@ -20,7 +20,7 @@ from tests.support.crest import Crest
 from tests.support.history import History, Rules, check
 from tests.torture.history.nemesis import Fault, KillWorker, PauseWorker
 from tests.torture.history.run import Plan, Result, torture
-from tests.torture.history.stores import EMBEDDED, Storage, cassandra, cluster_spec
+from tests.torture.history.stores import EMBEDDED, SHARDS, Storage, cassandra, cluster_spec
 
 SHOWN_MAX: Final = 5
 """Violations printed; the history file has the rest."""
@@ -33,18 +33,19 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def run(
     *,
-    seconds: Annotated[float, typer.Option(min=1, help="Callers begin nothing later.")] = 60,
+    seconds: Annotated[float, typer.Option(min=1, help="So long callers call, at least.")] = 60,
     seed: Annotated[int | None, typer.Option(help="Draws the calls and the faults.")] = None,
     operations: Annotated[int, typer.Option(min=1, help="At most so many calls.")] = 1_000_000,
+    at_least: Annotated[int, typer.Option(min=0, help="So many calls, however long they take.")] = 20_000,
     workers: Annotated[int, typer.Option(min=1, max=32, help="Worker processes.")] = 4,
     callers: Annotated[int, typer.Option(min=1, max=1_000, help="Callers, one call at a time each.")] = 32,
     cache_ttl_s: Annotated[float, typer.Option(min=0, help="Lifetime of cached orders.")] = 2.0,
     host: Annotated[str, typer.Option(help="Loopback address to serve on.")] = "127.0.0.29",
     port: Annotated[int, typer.Option(min=1025, max=32000, help="First of the ports to use.")] = 20_700,
     store: Annotated[str, typer.Option(help="embedded or cassandra.")] = "embedded",
-    shards: Annotated[int, typer.Option(min=1, max=8, help="Cassandra shards.")] = 1,
+    shards: Annotated[int | None, typer.Option(min=1, max=8, help="Cassandra shards. [3; 1 with replicas]")] = None,
     replicas: Annotated[int, typer.Option(help="Nodes of each: 1, behind a proxy, or 3.")] = 1,
-    redis: Annotated[bool, typer.Option(help="Remember orders in a Redis Cluster.")] = False,
+    redis: Annotated[bool, typer.Option(help="cassandra: remember orders in a Redis Cluster.")] = True,
     keep: Annotated[Path, typer.Option(help="Where the history is kept when a promise was broken.")] = Path(
         "torture-history.jsonl"
     ),
@@ -56,13 +57,15 @@ def run(
         scratch = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="crest-torture-")))
         cluster: Cluster | None = None
         if store == "cassandra":
-            spec = cluster_spec(host, shards=shards, replicas=replicas, redis=redis)
+            count = shards or (SHARDS if replicas == 1 else 1)
+            spec = cluster_spec(host, shards=count, replicas=replicas, redis=redis)
             report = partial(_out.print, highlight=False)
             cluster = closing.enter_context(Cluster(spec, scratch / "cluster", dies_with_parent=True, report=report))
         flags = ("--workers", str(workers), "--cache-ttl-s", str(cache_ttl_s), "--stall-timeout-s", "3")
 
         async def on(storage: Storage) -> Result:
-            plan = Plan(chosen, seconds, operations, Rules(cache_ttl_s, storage.exact_replays), callers, storage.rest_s)
+            rules = Rules(cache_ttl_s, storage.exact_replays)
+            plan = Plan(chosen, seconds, operations, rules, callers, storage.rest_s, operations_min=at_least)
             crest = Crest(host, port, scratch / "data", *flags, *storage.flags)
             closing.enter_context(crest)
             await asyncio.to_thread(crest.wait_serving, workers)

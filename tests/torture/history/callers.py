@@ -85,11 +85,16 @@ class Callers:
         self._known: dict[str, _Known] = {}
         self._orders: list[_Known] = []
 
-    async def run(self, until: float, operations_max: int) -> None:
-        """Calls until that ``time.monotonic`` second, or until so many operations were asked."""
+    async def run(self, until: float, operations_max: int, operations_min: int = 0) -> None:
+        """Calls until that ``time.monotonic`` second and for so many operations at least, and never for more."""
+
+        def goes_on() -> bool:
+            count = len(self._history)
+            return count < operations_max and (count < operations_min or time.monotonic() < until)
+
         async with asyncio.TaskGroup() as tasks:
             for number in range(self._callers):
-                tasks.create_task(self._call(number, until, operations_max))
+                tasks.create_task(self._call(number, goes_on))
 
     async def settle(self, until: float) -> None:
         """Sends every request that is in doubt again, the same bytes, until it is answered. Raises ``Unsettled``."""
@@ -131,10 +136,10 @@ class Callers:
             for _ in range(SETTLERS):
                 tasks.create_task(one_after_another())
 
-    async def _call(self, number: int, until: float, operations_max: int) -> None:
+    async def _call(self, number: int, goes_on: Callable[[], bool]) -> None:
         chance = random.Random(self._seed << 16 ^ number)
         actions = (self._create, self._move, self._repeat, self._read, self._list)
-        while time.monotonic() < until and len(self._history) < operations_max:
+        while goes_on():
             (action,) = chance.choices(actions, (9, 30, 12, 45, 4)) if self._orders else (self._create,)
             await action(number, chance)
 

@@ -24,12 +24,13 @@ class Plan(NamedTuple):
 
     seed: int
     seconds: float
-    """Callers begin nothing later."""
+    """Callers begin nothing later, unless ``operations_min`` is yet to be reached."""
     operations_max: int
     rules: Rules
     callers: int = CALLERS
     rest_s: tuple[float, float] = (0.1, 1.5)
     """Least and most between two faults."""
+    operations_min: int = 0
 
 
 class Result(NamedTuple):
@@ -62,7 +63,7 @@ async def torture(endpoints: Sequence[str], plan: Plan, faults: Sequence[Fault],
             callers = Callers(face, history, plan.seed, callers=plan.callers)
             began_s = time.monotonic()
             async with nemesis.at_work():
-                await callers.run(began_s + plan.seconds, plan.operations_max)
+                await callers.run(began_s + plan.seconds, plan.operations_max, plan.operations_min)
             peace_s = time.monotonic()
             await callers.settle(peace_s + SETTLE_TIMEOUT_S)
             await callers.audit(time.monotonic() + SETTLE_TIMEOUT_S)

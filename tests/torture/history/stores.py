@@ -18,6 +18,9 @@ from tests.torture.history.nemesis import DisturbProxy, Fault, KillNode, PauseNo
 CQL_PORT: Final = 29_142
 """Of the nodes; far from those of the development cluster and of other tests."""
 
+SHARDS: Final = 3
+"""Of one node each."""
+
 SCHEMA_TIMEOUT_S: Final = 300.0
 
 

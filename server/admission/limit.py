@@ -1,0 +1,127 @@
+"""How many calls a worker serves at once: a limit that follows from how long calls take.
+
+The gradient of Netflix's concurrency-limits (Gradient2Limit) and of Envoy's adaptive concurrency filter: as long as
+calls take about as long as they do without company the limit grows by its square root, and beyond that it shrinks in
+proportion. Three differences, each for a reason of ours:
+
+- Group commit makes a call in company cheaper and slower, so latency may double (``TOLERANCE``) before it shrinks.
+- Methods differ by factors, so each is compared with itself, and the gradient is taken of the mean ratio.
+- Nothing is slowed down to measure how fast it would be alone, as Envoy does. A method's base is what it takes in a
+  worker that is not busy; when a busy one has been at the floor for a while, what it takes there is the base (as in
+  Envoy after five windows at the minimum). Above the floor a base never rises, or it would drift away with the limit,
+  as told of Cinnamon ("Adaptive concurrency in the wild", Uber 2023).
+
+B. Landau, W. Thurston, T. Bozarth, "Performance Under Load" (Netflix 2018); Envoy, "Adaptive Concurrency".
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+FLOOR: Final = 64
+"""Units that are always served at once. With half as many the commits are so small that a worker loses a fifth of its
+throughput (docs/adr/0014)."""
+
+CEILING: Final = 1_024
+
+TOLERANCE: Final = 2.0
+"""A call may take so many times its base before the limit shrinks."""
+
+GRADIENT_MIN: Final = 0.5
+"""A window takes away half of the limit at most, whatever it saw."""
+
+_SMOOTHING: Final = 0.5
+_BASE_RISE: Final = 0.05
+_BASE_FALL: Final = 0.5
+"""How far the base follows one window, of a worker that is not busy, up and down: one odd window means little."""
+
+_MEAN_GAIN: Final = 0.25
+
+FLOOR_WINDOWS: Final = 5
+"""Busy windows at the floor after which the latency there is the base."""
+
+LAG_S_MAX: Final = 0.1
+"""Beyond this an event loop that is late counts as latency: half of the limit goes for twice as much."""
+
+
+class Track:
+    """What is known of the latency of one method. To be made by ``GradientLimit.track``."""
+
+    __slots__ = ("base_s", "count", "mean_s", "sum_s")
+
+    def __init__(self) -> None:
+        self.base_s = 0.0
+        """Seconds that a call takes in a worker that is not busy; 0 as long as none was seen."""
+        self.mean_s = 0.0
+        """Seconds that calls take at present, smoothed; 0 as long as none was seen."""
+        self.sum_s = 0.0
+        self.count = 0
+        """Of the present window."""
+
+
+class GradientLimit:
+    """The limit. Feed each track's ``sum_s`` and ``count``, and close a window now and then."""
+
+    def __init__(self, *, floor: int = FLOOR, ceiling: int = CEILING, tolerance: float = TOLERANCE) -> None:
+        if not 1 <= floor <= ceiling or tolerance < 1:
+            raise ValueError(f"floor {floor} and ceiling {ceiling} are at least 1 and in order, tolerance at least 1")
+        self.limit = floor
+        """Units that may be served at once; never below the floor, never above the ceiling."""
+        self._floor = floor
+        self._ceiling = ceiling
+        self._tolerance = tolerance
+        self._exact = float(floor)
+        self._at_floor = 0
+        self._lag_s = 0.0
+        self._tracks: list[Track] = []
+
+    def __repr__(self) -> str:
+        return f"GradientLimit({self.limit}, {self._floor}-{self._ceiling})"
+
+    def track(self) -> Track:
+        """Returns the track of one more method. Once a method, so there are as many as methods."""
+        self._tracks.append(track := Track())
+        return track
+
+    def lagged(self, seconds: float) -> None:
+        """Notes how late the event loop was; it counts in the present window."""
+        self._lag_s = max(self._lag_s, seconds)
+
+    def close_window(self, peak: int) -> None:
+        """Ends a window in which up to ``peak`` units were served at once, and sets the limit for the next one."""
+        is_busy = 2 * peak >= self.limit
+        is_based = is_busy and self._at_floor >= FLOOR_WINDOWS
+        calls, ratios = 0, 0.0
+        for track in self._tracks:
+            if not track.count:
+                continue
+            mean_s = track.sum_s / track.count
+            _update(track, mean_s, is_busy=is_busy, is_based=is_based)
+            calls += track.count
+            ratios += track.count * mean_s / max(track.base_s, 1e-6)
+            track.sum_s, track.count = 0.0, 0
+        lag_s, self._lag_s = self._lag_s, 0.0
+        if is_based:
+            self._at_floor = 0
+        if not is_busy or not calls:
+            return
+        slowness = max(ratios / calls, self._tolerance * lag_s / LAG_S_MAX, 1e-3)
+        gradient = max(GRADIENT_MIN, min(1.0, self._tolerance / slowness))
+        wanted = self._exact * gradient + math.sqrt(self._exact)
+        self._exact = min(self._ceiling, max(self._floor, self._exact + _SMOOTHING * (wanted - self._exact)))
+        self.limit = int(self._exact)
+        self._at_floor = self._at_floor + 1 if self.limit <= self._floor else 0
+
+
+def _update(track: Track, mean_s: float, *, is_busy: bool, is_based: bool) -> None:
+    if not track.base_s:
+        track.base_s = track.mean_s = mean_s
+        return
+    track.mean_s += _MEAN_GAIN * (mean_s - track.mean_s)
+    if mean_s < track.base_s:
+        track.base_s += _BASE_FALL * (mean_s - track.base_s)
+    elif is_based:
+        track.base_s = mean_s
+    elif not is_busy:
+        track.base_s += _BASE_RISE * (mean_s - track.base_s)

@@ -1,0 +1,115 @@
+"""Opens shards for movers: what ``shards.assembly`` is to workers. Beside it the only file that names concrete stores.
+
+Movers see the bare stores, with no cache and no lane between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Final
+
+from shards.assembly import StorageRefused, StorageSettings
+from shards.contract import Copies
+from shards.facts import Facts
+from shards.settings import SettingsError, TopologyFile, load
+from shards.stores.cassandra import CassandraCopies, CassandraFacts
+from shards.stores.embedded import EmbeddedCopies, EmbeddedFacts, add_shard, control_path, shard_path
+
+_CONNECT_WAIT_S: Final = 10.0
+
+
+class EmbeddedFleet:
+    """The files of a data directory, which may be served meanwhile. Obeys ``shards.rebalance.fleet.Fleet``."""
+
+    def __init__(self, data_dir: Path, facts: EmbeddedFacts) -> None:
+        """Takes over the facts; ``open_fleet`` is the way to get here."""
+        self._data_dir: Final = data_dir
+        self._facts: Final = facts
+        self._copies: Final[dict[int, EmbeddedCopies]] = {}
+        self._opening: Final = asyncio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<EmbeddedFleet {self._data_dir} shards={sorted(self._copies)}>"
+
+    @property
+    def home(self) -> Facts:
+        """The facts of the directory."""
+        return self._facts
+
+    async def part(self, shard: int) -> tuple[Facts, Copies]:
+        """Opens a shard's file when it is first asked for."""
+        async with self._opening:
+            if shard not in self._copies:
+                self._copies[shard] = await EmbeddedCopies.open(shard_path(self._data_dir, shard))
+        return self._facts.of_shard(shard), self._copies[shard]
+
+    async def prepare(self, shard: int) -> None:
+        """Makes the file of a new shard."""
+        await asyncio.to_thread(add_shard, self._data_dir, shard)
+
+    async def close(self) -> None:
+        """Closes every file. Idempotent."""
+        for copies in self._copies.values():
+            await copies.close()
+        await self._facts.close()
+
+
+class FileFleet:
+    """The shards that a topology file names. It is read again for one that it did not name when it was opened."""
+
+    def __init__(self, path: Path, file: TopologyFile, home: CassandraFacts) -> None:
+        """Takes over the facts; ``open_fleet`` is the way to get here."""
+        self._path: Final = path
+        self._file = file
+        self._home: Final = home
+        self._copies: Final[dict[int, CassandraCopies]] = {}
+        self._opening: Final = asyncio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<FileFleet {self._path} shards={sorted(self._copies)}>"
+
+    @property
+    def home(self) -> Facts:
+        """The facts where the topology is kept."""
+        return self._home
+
+    async def part(self, shard: int) -> tuple[Facts, Copies]:
+        """Connects to a shard when it is first asked for."""
+        async with self._opening:
+            if shard not in self._copies:
+                await self.prepare(shard)
+                self._copies[shard] = await CassandraCopies.open(
+                    self._file.shards[shard], name=f"shard {shard}", wait_s=_CONNECT_WAIT_S
+                )
+        return self._copies[shard].facts, self._copies[shard]
+
+    async def prepare(self, shard: int) -> None:
+        """Makes sure that the file names the shard: its keyspace is made by ``python -m shards.schema``."""
+        if shard not in self._file.shards:
+            self._file = await asyncio.to_thread(_load, self._path)
+        if shard not in self._file.shards:
+            raise StorageRefused(f"{self._path} does not name shard {shard}")
+
+    async def close(self) -> None:
+        """Disconnects. Idempotent."""
+        for copies in self._copies.values():
+            await copies.close()
+        await self._home.close()
+
+
+async def open_fleet(settings: StorageSettings) -> EmbeddedFleet | FileFleet:
+    """Opens where the topology is kept, and each shard when it is asked for. Raises ``StoreError``."""
+    if settings.store == "embedded":
+        return EmbeddedFleet(settings.data_dir, await EmbeddedFacts.open(control_path(settings.data_dir)))
+    path = Path(settings.topology_file)
+    file = _load(path)
+    return FileFleet(path, file, await CassandraFacts.open(file.topology, "topology", wait_s=_CONNECT_WAIT_S))
+
+
+def _load(path: Path) -> TopologyFile:
+    try:
+        return load(path, os.environ)
+    except SettingsError as error:
+        raise StorageRefused(str(error)) from error

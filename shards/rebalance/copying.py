@@ -1,0 +1,122 @@
+"""Copies slots from one shard to another while they are used, round by round, and compares the two.
+
+A round asks the source for the versions of all orders and reads those that are new to it. So each round copies what
+changed during the one before, and the last one, when nothing changes any more, little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, TypeVar
+
+from shards.contract import BUCKET_S, Copies, Row, StoreError
+from shards.keys import Key, bucket_of, key_of
+from shards.rebalance.digest import SlotDigest
+from shards.rebalance.record import Move
+from shards.rebalance.throttle import Throttle
+
+T = TypeVar("T")
+
+CHUNK_ROWS: Final = 256
+"""Rows read and placed at once."""
+
+DIFFERING_MAX: Final = 8
+"""Orders of a slot that are named when copies differ."""
+
+
+class Copying:
+    """Slots on their way from one source to one target, under one gen. Raises ``StoreError``; may then go on."""
+
+    def __init__(self, source: Copies, target: Copies, moves: Sequence[Move], gen: int, throttle: Throttle) -> None:
+        self._source: Final = source
+        self._target: Final = target
+        self._moves: Final = {move.slot: move for move in moves}
+        self._gen: Final = gen
+        self._throttle: Final = throttle
+        self._read: Final = {move.slot: SlotDigest() for move in moves}
+        self._copied: Final = {move.slot: SlotDigest() for move in moves}
+        self._unverified: dict[bytes, int] = {}  # placed and not yet read back: order id to slot
+        self.rows_placed = 0
+        self.rows_verified = 0
+
+    def __repr__(self) -> str:
+        return f"Copying(slots={list(self._moves)}, gen={self._gen}, placed={self.rows_placed})"
+
+    @property
+    def rows(self) -> int:
+        """Orders known on the source."""
+        return sum(len(digest) for digest in self._read.values())
+
+    async def round(self, *, is_hurried: bool = False) -> int:
+        """Copies what the source has and the target has not; returns how many rows. Hurried: without the throttle."""
+        placed = 0
+        for keys in _chunks(await self._changed(), CHUNK_ROWS):
+            if not is_hurried:
+                await self._throttle.take(len(keys))
+            rows = [_there(key, row) for key, row in zip(keys, await self._source.rows(keys), strict=True)]
+            known = {key.order_id: self._copied[key.slot].version(key.order_id) for key in keys}
+            copies = [row._replace(key=row.key._replace(gen=self._gen)) for row in rows]
+            await self._target.place(copies, known)
+            for row in rows:
+                self._read[row.key.slot].put(row)
+                self._unverified[row.key.order_id] = row.key.slot
+            placed += len(rows)
+            self.rows_placed += len(rows)
+        return placed
+
+    async def verify(self, *, is_hurried: bool = False) -> None:
+        """Reads back, in full, every copy that was placed and not read since."""
+        for order_ids in _chunks(self._unverified, CHUNK_ROWS):
+            if not is_hurried:
+                await self._throttle.take(len(order_ids))
+            await self._read_back(order_ids)
+
+    async def differing(self) -> dict[int, list[bytes]]:
+        """Returns the slots whose copies differ from the source as it was read, with the first orders that do.
+
+        Copies that are there and should not be, are missing, or are of another version are found by the versions that
+        the target tells now; what is in them by having been read back.
+        """
+        found: dict[int, list[bytes]] = {}
+        for slot, copied in self._copied.items():
+            stale = copied.stale(await self._target.versions(slot, self._gen))
+            for order_ids in _chunks(stale, CHUNK_ROWS):
+                await self._read_back(order_ids)
+            if differing := self._read[slot].differing(copied):
+                found[slot] = differing[:DIFFERING_MAX]
+        return found
+
+    async def _changed(self) -> list[Key]:
+        """Returns the keys of the orders that the source has in another version than was read, bucket by bucket."""
+        changed: list[Key] = []
+        for slot, move in self._moves.items():
+            versions = await self._source.versions(slot, move.old_gen)
+            stale = self._read[slot].stale(versions)
+            if missing := [order_id for order_id in stale if order_id not in versions]:
+                raise StoreError(f"slot {slot}: {len(missing)} orders that were on the source are gone from it")
+            changed += [key_of(order_id, move.old_gen) for order_id in stale]
+        # orders of one bucket are placed together, whatever slot they are of: on a Cassandra shard it is one partition
+        changed.sort(key=lambda key: (bucket_of(key.order_id, BUCKET_S), key.slot, key.tag, key.order_id))
+        return changed
+
+    async def _read_back(self, order_ids: Iterable[bytes]) -> None:
+        keys = [key_of(order_id, self._gen) for order_id in order_ids]
+        for key, row in zip(keys, await self._target.rows(keys), strict=True):
+            if row is None:
+                self._copied[key.slot].remove(key.order_id)
+            else:
+                self._copied[key.slot].put(row)
+            self._unverified.pop(key.order_id, None)
+        self.rows_verified += len(keys)
+
+
+def _there(key: Key, row: Row | None) -> Row:
+    if row is None:
+        raise StoreError(f"slot {key.slot}: order {key.order_id.hex()} has a version on the source, and no row")
+    return row
+
+
+def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    todo = list(items)
+    for start in range(0, len(todo), size):
+        yield todo[start : start + size]

@@ -1,0 +1,171 @@
+"""One shard's slot states and leases, in the hands of one attempt's mover."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
+
+from shards.contract import StoreError
+from shards.facts import Facts
+from shards.leases import LeaseWatch, SeenLease, SlotStates, SlotStatesWriter
+from shards.leases.hold import boottime_s
+from shards.rebalance.fleet import At, Deposed
+from shards.rebalance.throttle import Felt
+
+RETRY_S: Final = 0.1
+"""Pause before a fact is changed again whose store failed."""
+
+_LOOK_S: Final = 0.01  # between two looks while callers wait
+_IDLE_LOOK_S: Final = 0.5
+_LATELY_S: Final = 2.0  # a worker that has not renewed for so long may be frozen: nothing is paused meanwhile
+
+
+class Written(NamedTuple):
+    """Slot states that were written."""
+
+    revision: int
+    at_s: float
+    """When the write had returned, by the watch's clock."""
+
+
+class Gates:
+    """Pauses and opens slots of one shard, and waits for the workers to have taken note.
+
+    Changes are made again until one has certainly won, since only that keeps an earlier one, whose answer was lost,
+    from landing later. Raises ``Deposed``.
+    """
+
+    def __init__(
+        self, shard: int, facts: Facts, attempt: int, at: At, clock_s: Callable[[], float] = boottime_s
+    ) -> None:
+        self._shard: Final = shard
+        self._attempt: Final = attempt
+        self._at: Final = at
+        self._clock_s: Final = clock_s
+        self._writer: Final = SlotStatesWriter(facts)
+        self._watch: Final = LeaseWatch(facts, clock_s)
+        self._one_at_a_time: Final = asyncio.Lock()
+        self._watched_since: float | None = None
+
+    def __repr__(self) -> str:
+        return f"Gates(shard={self._shard}, attempt={self._attempt}, {self._watch!r})"
+
+    @property
+    def shard(self) -> int:
+        """The shard's id."""
+        return self._shard
+
+    async def fence(self, *, is_active: bool) -> SlotStates:
+        """Marks the states with this attempt, so that no mover before it can change them; returns them."""
+        return await self._change(
+            "fence states", lambda states: states.next(attempt=self._attempt, is_active=is_active)
+        )
+
+    async def pause(self, slots: Iterable[int]) -> Written:
+        """Pauses slots; from the return on no worker begins to act under earlier states."""
+        wanted = frozenset(slots)
+        states = await self._change("pause", lambda states: states.next(pause=wanted))
+        return Written(states.revision, self._clock_s())
+
+    async def unpause(self, slots: Iterable[int], *, epoch_min: int = 0) -> None:
+        """Opens slots again, to workers that know the topology of ``epoch_min``. Does nothing where none is paused."""
+        wanted = frozenset(slots)
+        await self._change(
+            "unpause",
+            lambda states: states.next(unpause=wanted, epoch_min=epoch_min or None) if states.paused & wanted else None,
+        )
+
+    async def rest(self) -> None:
+        """Tells the workers that nothing is on any more."""
+        await self._change(
+            "rest states",
+            lambda states: states.next(is_active=False, unpause=states.paused) if states.is_active else None,
+        )
+
+    async def read(self) -> SlotStates:
+        """Returns the present states. Raises ``StoreError``."""
+        return await self._writer.read()
+
+    async def watch(self) -> None:
+        """Looks at the leases again and again, and clears away those that have ended. Never returns."""
+        while True:
+            try:
+                await self._look()
+                for worker, seen in list(self._watch.leases.items()):
+                    if self._clock_s() >= seen.ends_s:
+                        await self._watch.forget(worker)
+            except StoreError:
+                pass  # the store is away: nothing can be paused, and who waits goes on waiting
+            await asyncio.sleep(_IDLE_LOOK_S)
+
+    async def steady(self) -> None:
+        """Returns when every worker has renewed its lease lately, so that a pause will soon be confirmed."""
+        while True:
+            now_s = self._clock_s()
+            if (
+                self._watched_since is not None
+                and now_s - self._watched_since >= _LATELY_S
+                and all(now_s - seen.seen_s < _LATELY_S for seen in self._watch.leases.values())
+            ):
+                return
+            await asyncio.sleep(_IDLE_LOOK_S / 4)
+
+    async def confirmed(self, written: Written) -> None:
+        """Returns when no worker answers any more under states before those that were written."""
+        await self._until(lambda: not self._watch.pending(written.revision, written.at_s))
+
+    async def known(self, epoch: int) -> None:
+        """Returns when no worker acts any more under a topology before ``epoch``."""
+        await self._until(lambda: not self._watch.behind(epoch))
+
+    async def workers(self) -> frozenset[str]:
+        """Returns the workers whose leases have not ended. Raises ``StoreError``."""
+        await self._look()
+        return frozenset(self._watch.live())
+
+    def felt(self) -> Felt | None:
+        """Returns what callers felt of this shard lately, the worst of all workers; None where none has told."""
+        told = [seen.lease.telemetry for seen in self._watch.live().values()]
+        if not told:
+            return None
+        return Felt(max(one.p99_ms for one in told), max(one.error_rate for one in told))
+
+    def rate(self) -> float:
+        """Returns the operations a second that workers tell."""
+        return sum(seen.lease.telemetry.rate for seen in self._watch.live().values())
+
+    def waiting_for(self) -> list[SeenLease]:
+        """Returns the leases that have not been renewed lately: whom a pause would wait for."""
+        now_s = self._clock_s()
+        return [seen for seen in self._watch.leases.values() if now_s - seen.seen_s >= _LATELY_S]
+
+    async def _look(self) -> None:
+        await self._watch.look()
+        if self._watched_since is None:
+            self._watched_since = self._clock_s()
+
+    async def _until(self, is_so: Callable[[], bool]) -> None:
+        while True:
+            try:
+                await self._look()
+                if is_so():
+                    return
+            except StoreError:
+                await asyncio.sleep(RETRY_S)
+            await asyncio.sleep(_LOOK_S)
+
+    async def _change(self, step: str, change: Callable[[SlotStates], SlotStates | None]) -> SlotStates:
+        async with self._one_at_a_time:
+            await self._at(f"before {step}")
+            while True:
+                try:
+                    states = await self._writer.read()
+                    if states.attempt > self._attempt:
+                        raise Deposed(f"shard {self._shard} is in the hands of attempt {states.attempt}")
+                    changed = change(states)
+                    if changed is None or await self._writer.replace(states, changed):
+                        await self._at(f"after {step}")
+                        return changed or states
+                except StoreError:
+                    await asyncio.sleep(RETRY_S)

@@ -1,0 +1,99 @@
+"""How fast to copy: a closed loop on what callers feel. Pure but for the waiting.
+
+Additive increase, multiplicative decrease (Chiu and Jain, 1989): the rate rises by a step as long as callers do not
+feel the copying, and is cut when they do; under the lowest rate it stops, and begins again by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from shards.rebalance.record import Options
+
+RATE_MIN: Final = 50.0
+"""Rows a second; below it the copying waits altogether."""
+
+RATE_FIRST: Final = 2_000.0
+RATE_MAX: Final = 100_000.0
+_STEP: Final = 0.1  # of the rate, and at least as much as the lowest rate
+_CUT: Final = 0.5
+_CALM_SHARE: Final = 0.8  # of what is to be kept: above it the rate stays, or it would swing
+_WAIT_S: Final = 3.0  # stopped: so long nothing is copied before it is tried again at the lowest rate
+_BURST_S: Final = 0.1  # the bucket of tokens holds so much of a second
+
+
+class Felt(NamedTuple):
+    """What callers feel, by the workers' telemetry: the worst worker counts."""
+
+    p99_ms: float
+    error_rate: float
+    """Share of operations that failed, 0-1."""
+
+
+class Throttle:
+    """The rate of copying, and who may copy how much when."""
+
+    def __init__(self, options: Options, clock: Callable[[], float] = time.monotonic) -> None:
+        self._options = options
+        self._clock = clock
+        self._most = min(RATE_MAX, float(options.rows_per_s_max or RATE_MAX))
+        self._rate = min(RATE_FIRST, self._most) if options.keep_p99_ms is not None else self._most
+        self._stopped_until = 0.0
+        self._tokens = 0.0
+        self._filled_at = clock()
+        self.reason = "starting"
+        """Why the rate is what it is; one line for the operator."""
+
+    def __repr__(self) -> str:
+        return f"Throttle({self._rate:.0f} rows/s, {self.reason})"
+
+    @property
+    def rate(self) -> float:
+        """Rows a second that may be copied now; 0 while it waits."""
+        return 0.0 if self._clock() < self._stopped_until else self._rate
+
+    def observe(self, felt: Felt | None) -> None:
+        """Takes in what callers feel now; to be called about once a second. None: no worker has told yet."""
+        keep_p99, keep_errors = self._options.keep_p99_ms, self._options.keep_error_rate
+        if felt is None:
+            self.reason = "no worker tells what callers feel"
+            return
+        told = f"p99 {felt.p99_ms:.0f} ms, errors {felt.error_rate:.1%}"
+        if felt.error_rate > keep_errors:
+            self._cut(f"{told}: more errors than {keep_errors:.1%}")
+        elif keep_p99 is not None and felt.p99_ms > keep_p99:
+            self._cut(f"{told}: above {keep_p99:.0f} ms")
+        elif keep_p99 is not None and felt.p99_ms > keep_p99 * _CALM_SHARE:
+            self.reason = f"{told}: near {keep_p99:.0f} ms, rate kept"
+        elif self._clock() >= self._stopped_until:
+            self._rate = min(self._most, self._rate + max(RATE_MIN, self._rate * _STEP))
+            self.reason = f"{told}: at full rate" if self._rate == self._most else f"{told}: speeding up"
+
+    async def take(self, rows: int) -> None:
+        """Returns when so many rows may be copied."""
+        while True:
+            now = self._clock()
+            rate = self.rate
+            # a call may take more than a burst holds; then the bucket goes below zero, and the next one waits longer
+            self._tokens = min(max(rate * _BURST_S, 1.0), self._tokens + (now - self._filled_at) * rate)
+            self._filled_at = now
+            if rate and self._tokens > 0:
+                self._tokens -= rows
+                return
+            await asyncio.sleep(min(0.25, -self._tokens / rate + 0.001) if rate else 0.25)
+
+    def _cut(self, why: str) -> None:
+        now = self._clock()
+        if now < self._stopped_until:
+            self._stopped_until = now + _WAIT_S
+            self.reason = f"{why}; waiting"
+        elif self._rate * _CUT < RATE_MIN:
+            self._rate = min(RATE_MIN, self._most)
+            self._stopped_until = now + _WAIT_S
+            self.reason = f"{why}; waiting"
+        else:
+            self._rate *= _CUT
+            self.reason = f"{why}; slowed down"

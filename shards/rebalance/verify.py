@@ -1,0 +1,112 @@
+"""Looks at every order of the slots that have moved: against the copy that was left behind, and in itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from shards.contract import MARK_BYTES, Copies, Row
+from shards.keys import format_uuid, key_of, order_id_of, slot_and_tag
+from shards.rebalance.digest import row_digest
+from shards.rebalance.fleet import Fleet, part_of
+from shards.rebalance.record import Move
+from shards.topology import Topology
+
+_CHUNK_ROWS: Final = 256
+NAMED_MAX: Final = 100
+"""Wrong orders that are named; more are counted."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What was looked at, and what was wrong with it."""
+
+    slots: int = 0
+    rows: int = 0
+    """Orders read where the topology says they are."""
+    compared: int = 0
+    """Of them, those that a copy left behind was compared with."""
+    wrong: int = 0
+    named: list[str] = field(default_factory=list)
+    """One line an order, with what is wrong."""
+    seconds: float = 0.0
+
+    @property
+    def rows_per_s(self) -> float:
+        """Orders looked at a second, both copies of one counted once."""
+        return self.rows / self.seconds if self.seconds else 0.0
+
+    def note(self, move: Move, order_id: bytes, what: str) -> None:
+        """Takes in an order that is wrong."""
+        self.wrong += 1
+        if len(self.named) < NAMED_MAX:
+            self.named.append(f"slot {move.slot}, order {format_uuid(order_id)}: {what}")
+
+
+async def verify(
+    fleet: Fleet,
+    topology: Topology,
+    moves: Sequence[Move],
+    tell: Callable[[Report], None] = lambda _: None,
+) -> Report:
+    """Reads every order of the slots that have moved and reports. Reads only; orders may flow meanwhile.
+
+    Orders that a copy was left behind of must still begin as that copy does: same customer, same marks, and while no
+    later version was made, the same body. After ``cleanup`` each order is only judged by itself. ``tell`` is called
+    after each slot. Raises ``StoreError``.
+    """
+    report = Report()
+    began = time.monotonic()
+    for move in moves:
+        if topology.slot_shards[move.slot] != move.target:
+            continue
+        left = await _all((await part_of(fleet, move.source)).copies, move.slot, move.old_gen)
+        there = await _all((await part_of(fleet, move.target)).copies, move.slot, topology.slot_gens[move.slot])
+        _judge(report, move, left, there)
+        report.slots += 1
+        report.seconds = time.monotonic() - began
+        tell(report)
+    return report
+
+
+def wrong_by_itself(row: Row) -> str | None:
+    """Returns what of a row cannot be, whatever else is stored; None: nothing."""
+    key = row.key
+    if not row.marks or len(row.marks) % MARK_BYTES:
+        return "its marks are cut off"
+    if slot_and_tag(row.customer) != (key.slot, key.tag) or key_of(key.order_id, key.gen) != key:
+        return "it is kept under an address that is not its customer's"
+    if order_id_of(row.customer, row.marks[:16]) != key.order_id:
+        return "its id is not that of the customer and the request that created it"
+    return None
+
+
+def _judge(report: Report, move: Move, left: Mapping[bytes, Row], there: Mapping[bytes, Row]) -> None:
+    for order_id, row in there.items():
+        report.rows += 1
+        if what := wrong_by_itself(row):
+            report.note(move, order_id, what)
+    for order_id, before in left.items():
+        report.compared += 1
+        now = there.get(order_id)
+        if now is None:
+            report.note(move, order_id, "it is missing")
+        elif now.customer != before.customer or not now.marks.startswith(before.marks):
+            report.note(move, order_id, "it does not go on from the copy that was left behind")
+        elif now.version == before.version and row_digest(now) != row_digest(before):
+            report.note(move, order_id, "its body differs from the copy that was left behind")
+
+
+async def _all(copies: Copies, slot: int, gen: int) -> dict[bytes, Row]:
+    rows: dict[bytes, Row] = {}
+    for order_ids in _chunks(sorted(await copies.versions(slot, gen))):
+        found = await copies.rows([key_of(order_id, gen) for order_id in order_ids])
+        rows |= {row.key.order_id: row for row in found if row is not None}
+    return rows
+
+
+def _chunks(items: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    for start in range(0, len(items), _CHUNK_ROWS):
+        yield items[start : start + _CHUNK_ROWS]

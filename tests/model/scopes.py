@@ -1,0 +1,65 @@
+"""The worlds that are explored, and the mutants: one rule of the protocol left out of each."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.model.state import Scope
+
+SMALL: Final = (
+    Scope("a create and a read", "cr"),
+    Scope("a create and a read, two workers", "cr", workers=2),
+    Scope("renewals that are delayed and lost", "r", has_split_renewals=True, chain="c"),
+    Scope("a mover that dies", "c", crashes=1),
+    Scope("an operator who cancels", "c", cancels=1),
+    Scope("there and back", "c", moves=((0, 1), (1, 0))),
+    Scope("a bucket that is sealed", "cx"),
+    Scope("copies that are damaged", "c", damages=1),
+)
+"""Explored by every run of the tests."""
+
+LARGE: Final = (
+    Scope("a mover that is thought dead", "c", crashes=1, has_deposed=True),
+    Scope("a create, a change and reads, two workers", "crt", workers=2),
+    Scope("creates through delayed renewals", "cr", has_split_renewals=True),
+    Scope("a change that meets a dying mover", "tr", chain="c", crashes=1),
+    Scope("two dying movers", "c", crashes=2),
+    Scope("a cancel and a dying mover", "c", crashes=1, cancels=1),
+    Scope("there and back with a dying mover", "t", chain="c", moves=((0, 1), (1, 0)), crashes=1),
+    Scope("there and back twice", "cr", moves=((0, 1), (1, 0), (0, 1))),
+    Scope("replays on two workers", "ccr", workers=2),
+    Scope("a sealed bucket and a dying mover", "cx", crashes=1),
+    Scope("two changes that meet", "tu", workers=2, chain="c"),
+    Scope("damaged copies and a change", "t", chain="c", damages=2),
+)
+"""Explored by `make torture`."""
+
+_ONE: Final = SMALL[0]
+_DEPOSED: Final = LARGE[0]
+
+MUTANTS: Final[dict[str, Scope]] = {
+    "no lease is looked at before the answer": _ONE,
+    "operations begun before are not marked": _ONE,
+    "reads are not held back": _ONE,
+    "the pause is not waited for": _ONE,
+    "the rest is not copied": _ONE,
+    "epoch_min is ignored": _ONE,
+    "epoch_min is not raised": _ONE,
+    "epoch_min only at a new lease, and no wait": _ONE,
+    "renewals do not look at the document": _ONE,
+    "lease counted from before the write": _ONE,
+    "a frozen worker's clock stops": _ONE,
+    "workers count from after their renewal": Scope("renewals in parts", "c", has_split_renewals=True),
+    "digests are not compared": Scope("damage", "c", damages=1),
+    "copies are placed unconditionally": Scope("a late copy", "t", chain="c", damages=1),
+    "seals are not repeated": Scope("a seal", "cx"),
+    "a gen is used again after a cancel": Scope("a cancel", "c", cancels=1),
+    "a gen is used again on the way back": Scope("back", "c", moves=((0, 1), (1, 0))),
+    "the topology is not fenced": _DEPOSED,
+    "flip is unconditional": _DEPOSED,
+    "the record is not read before a flip": _DEPOSED,
+    "the record is read before the topology": _DEPOSED,
+    "burnt copies are dropped before the fences": _DEPOSED,
+    "a pause that is found is trusted": Scope("a rest and a death", "c", crashes=1, cancels=1),
+}
+"""Each with a scope in which it breaks a promise."""

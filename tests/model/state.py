@@ -1,0 +1,190 @@
+"""What there is in the model of a moving slot: one slot, one order in it, two shards, some workers and a mover.
+
+An order is a *chain*: a string with one letter for each request that made a version of it (``"ct"``: created, then
+changed by ``t``), so that a lost, a doubled and a forked order all show. Time is counted in ticks of one lease; only
+durations are used, as in the protocol.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+LEASE: Final = 1
+"""Length of a lease in ticks. One is enough: every order of "it ran out" and of any other event is explored."""
+
+TRIES_MAX: Final = 2
+"""How often the rest of a slot is copied before the slot is given up as stuck."""
+
+
+class Place(NamedTuple):
+    """What the topology says of the slot."""
+
+    epoch: int
+    shard: int
+    gen: int
+
+
+class Doc(NamedTuple):
+    """The slot states document of a shard."""
+
+    revision: int
+    is_paused: bool
+    epoch_min: int
+
+
+class Lease(NamedTuple):
+    """A worker's row in a shard's control partition; ``left`` ticks until it is surely dead."""
+
+    revision: int
+    epoch: int
+    left: int
+
+
+class Renewal(NamedTuple):
+    """A renewal on its way; ``left`` ticks are what the worker will believe when the answer arrives."""
+
+    revision: int
+    epoch: int
+    left: int
+    has_landed: bool
+
+
+class View(NamedTuple):
+    """What a worker has read of a shard's slot states document."""
+
+    revision: int
+    is_paused: bool
+
+
+class Op(NamedTuple):
+    """A caller's operation under way in a worker, bound to the shard and gen it began under."""
+
+    kind: str
+    shard: int
+    gen: int
+    noted: int
+    """Of a read: how many versions had been shown to callers when it began."""
+    phase: str
+    """``begun``, ``sent`` (a write or a seal is on its way) or ``known`` (the store has answered)."""
+    chain: str
+    """What was sent, or what the store answered."""
+
+
+class Worker(NamedTuple):
+    """One worker process. Pairs are per shard."""
+
+    known: Place
+    views: tuple[View, View]
+    valid: tuple[int, int]
+    """Ticks for which it believes in its leases."""
+    leases: tuple[Lease | None, Lease | None]
+    """Its rows in the shards' control partitions."""
+    renewals: tuple[Renewal | None, Renewal | None]
+    op: Op | None
+
+
+class Mover(NamedTuple):
+    """A mover. What stands before ``revision``, but for the step, it has from the record."""
+
+    step: str
+    move: int
+    attempt: int
+    """The fence that it raised when it took over: gen of its copies."""
+    gen: int
+    """Of the slot's rows at the source."""
+    is_cancelling: bool
+    revision: int = 0
+    """Of the source's document, as it wrote or read it last."""
+    epoch: int = 0
+    timer: int = 0
+    """Ticks until every lease that has not confirmed is dead."""
+    tries: int = 0
+    read: str = ""
+    """What it has read at the source (used by mutants that trust it)."""
+
+
+class Message(NamedTuple):
+    """A durable write on its way, that may arrive at any later moment, or never."""
+
+    what: str
+    """``write``, ``place``, ``drop``, ``seal``, ``doc`` or ``topology``."""
+    shard: int
+    number: int
+    """Gen of a row; expected revision of a document; expected epoch."""
+    value: str | Doc | Place
+
+
+class State(NamedTuple):
+    """Everything."""
+
+    place: Place
+    docs: tuple[Doc, Doc]
+    rows: tuple[tuple[str, ...], tuple[str, ...]]
+    """The order's chain by shard and gen; empty where there is no row."""
+    sealed: tuple[bool, bool]
+    workers: tuple[Worker, ...]
+    mover: Mover
+    deposed: Mover | None
+    """One that was thought dead and goes on beside its successor."""
+    attempt: int
+    """Of the record: that of the mover that took over last."""
+    late: tuple[Message, ...]
+    shown: str
+    """The longest chain that any caller has been shown: all of it must stay."""
+    is_refused: bool
+    """A caller was told that the order is not there and never will be."""
+    todo: str
+    """Operations yet to begin: c creates, t and u change, r reads, x creates with an id of a bucket to be sealed."""
+    crashes: int
+    cancels: int
+    damages: int
+
+    @property
+    def truth(self) -> str:
+        """The order where the topology says that it is."""
+        return self.rows[self.place.shard][self.place.gen]
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """How large a world is explored."""
+
+    name: str
+    todo: str
+    workers: int = 1
+    moves: tuple[tuple[int, int], ...] = ((0, 1),)
+    crashes: int = 0
+    """How often a mover dies, leaving its last write on its way or not."""
+    has_deposed: bool = False
+    """A mover that is thought dead may go on instead."""
+    cancels: int = 0
+    damages: int = 0
+    has_split_renewals: bool = False
+    """Renewals are sent, land and are answered one by one, and any of that may be lost; else in one step."""
+    chain: str = ""
+    """The order before all begins."""
+
+    def first_state(self) -> State:
+        """Returns the state in which all workers hold leases, and the slot is on shard 0."""
+        place, doc = Place(1, 0, 0), Doc(1, is_paused=False, epoch_min=0)
+        lease, view = Lease(1, 1, LEASE), View(1, is_paused=False)
+        gens = len(self.moves) + self.cancels + self.crashes * 2
+        worker = Worker(place, (view, view), (LEASE, LEASE), (lease, lease), (None, None), None)
+        return State(
+            place=place,
+            docs=(doc, doc),
+            rows=((self.chain, *("",) * gens), ("",) * (gens + 1)),
+            sealed=(False, False),
+            workers=(worker,) * self.workers,
+            mover=Mover("copy", 0, 1, 0, is_cancelling=False, revision=1),
+            deposed=None,
+            attempt=1,
+            late=(),
+            shown=self.chain,
+            is_refused=False,
+            todo="".join(sorted(self.todo)),
+            crashes=self.crashes,
+            cancels=self.cancels,
+            damages=self.damages,
+        )

@@ -1,0 +1,268 @@
+"""The gate: who begins, who waits, who is turned away, against a worker in virtual time."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from server.admission.gate import QUEUE_UNITS_MAX, WAIT_S_MAX, Gate, Priority, Verdict
+from server.admission.limit import FLOOR, GradientLimit, Track
+
+CRITICAL, NORMAL, LOW = Priority
+
+
+class Call:
+    """A call at the gate."""
+
+    def __init__(self, track: Track, priority: Priority, deadline: float, units: int = 1) -> None:
+        self.track = track
+        self.priority = int(priority)
+        self.units = units
+        self.deadline = deadline
+        self.until = 0.0
+        self.gone = False
+        self.came = 0.0
+        self.began: float | None = None
+        self.refused: Verdict | None = None
+        self.on_begin: Callable[[Call], None] = lambda _call: None
+
+    def begin(self) -> None:
+        """Notes it."""
+        assert self.began is None
+        assert self.refused is None
+        self.began = -1.0
+        self.on_begin(self)
+
+    def turn_away(self, verdict: Verdict) -> None:
+        """Notes it."""
+        assert self.began is None
+        assert self.refused is None
+        self.refused = verdict
+
+
+class Desk:
+    """A gate and its calls, at a time that the test sets."""
+
+    def __init__(self, floor: int = 2) -> None:
+        self.limit = GradientLimit(floor=floor, ceiling=floor)
+        self.gate = Gate(self.limit, 0.0)
+        self.track = self.limit.track()
+
+    def come(self, priority: Priority, *, now: float = 0.0, left_s: float = 10.0, units: int = 1) -> Call:
+        """A call comes."""
+        call = Call(self.track, priority, now + left_s, units)
+        verdict = self.gate.decide(self.track, priority, units, call.deadline, now)
+        if verdict is Verdict.BEGIN:
+            call.began = now
+        elif verdict is Verdict.WAIT:
+            self.gate.put(call, now)
+        else:
+            call.refused = verdict
+        return call
+
+    def end(self, call: Call, now: float, seconds: float = 0.01) -> None:
+        """A call ends."""
+        self.gate.leave(self.track, call.units, seconds, now, is_ok=True)
+
+
+def test_who_waits_begins_by_priority_and_then_in_order() -> None:
+    """A higher class goes before a lower one, whenever it came; within a class the first to come is the first."""
+    desk = Desk()
+    served = [desk.come(LOW), desk.come(LOW)]
+    waiting = [desk.come(p) for p in (LOW, NORMAL, CRITICAL, LOW, NORMAL, CRITICAL)]
+    order = []
+    while served:
+        desk.end(served.pop(0), 0.0)
+        for place, call in enumerate(waiting):
+            if call.began is not None and place not in order:
+                order.append(place)
+                served.append(call)
+    assert order == [2, 5, 1, 4, 0, 3]
+    assert desk.gate.waiting == 0
+
+
+def test_a_call_that_cannot_be_done_in_time_is_not_begun() -> None:
+    """What would not be done by its deadline is refused when it comes, or at the latest when its turn comes."""
+    desk = Desk()
+    first, second = desk.come(LOW), desk.come(LOW)
+    desk.track.base_s = desk.track.mean_s = 0.1
+    assert desk.come(LOW, left_s=0.11).refused is Verdict.LATE  # there is not even time to wait for a place
+    tight = desk.come(LOW, left_s=0.4)
+    assert desk.gate.waiting == 1
+    desk.end(first, 0.35)
+    assert tight.refused is Verdict.LATE
+    desk.end(second, 0.35)
+    assert tight.began is None
+    assert desk.gate.in_flight == 0
+
+
+def test_a_method_that_was_slow_once_is_tried_again() -> None:
+    """However slow a method is thought to be, calls with short deadlines are refused for a while only."""
+    desk = Desk()
+    desk.track.base_s = desk.track.mean_s = 5.0
+    assert desk.come(NORMAL, left_s=0.1).refused is Verdict.LATE
+    assert any(desk.come(NORMAL, left_s=0.1).began is not None for _ in range(1000))
+
+
+def test_the_line_is_bounded_and_the_lowest_make_room() -> None:
+    """A full line refuses; a higher class takes the place of the last of the lowest class."""
+    desk = Desk()
+    desk.come(LOW, units=2)
+    desk.gate._rate = 1e9  # so that no wait is too long
+    low = [desk.come(LOW, units=1024) for _ in range(QUEUE_UNITS_MAX // 1024)]
+    assert desk.gate.waiting == QUEUE_UNITS_MAX
+    assert desk.come(LOW).refused is Verdict.FULL
+    critical = desk.come(CRITICAL)
+    assert critical.refused is None
+    assert [call.refused for call in low] == [None] * (len(low) - 1) + [Verdict.FULL]
+    assert desk.gate.waiting <= QUEUE_UNITS_MAX
+
+
+def test_nobody_waits_for_ever() -> None:
+    """When nothing ends any more, those in line are turned away in time, and those who left are forgotten."""
+    desk = Desk()
+    desk.come(NORMAL, units=2)
+    patient, hasty, left = desk.come(NORMAL, left_s=60), desk.come(NORMAL, left_s=0.5), desk.come(NORMAL)
+    left.gone = True
+    desk.gate.sweep(0.6)
+    assert (patient.refused, hasty.refused) == (None, Verdict.LATE)
+    desk.gate.sweep(WAIT_S_MAX + 0.01)
+    assert patient.refused is Verdict.FULL
+    assert left.refused is None
+    assert desk.gate.waiting == 0
+
+
+def test_the_line_is_emptied_when_the_worker_stops() -> None:
+    """Those who still wait are handed back, and none of them begins afterwards."""
+    desk = Desk()
+    served = desk.come(LOW, units=2)
+    waiting = [desk.come(priority) for priority in Priority]
+    assert desk.gate.empty() == waiting
+    desk.end(served, 0.0)
+    assert all(call.began is None for call in waiting)
+
+
+class Worker:
+    """A worker in virtual time: each call takes longer the more are served at once, and so many a second are done."""
+
+    def __init__(self, rate: float, alone_s: float) -> None:
+        self.rate = rate
+        self.alone_s = alone_s
+        self.limit = GradientLimit()
+        self.gate = Gate(self.limit, 0.0)
+        self.track = self.limit.track()
+        self.served: dict[Priority, int] = Counter()
+        self.refused: dict[Priority, int] = Counter()
+        self.late = 0
+        self.done_at: list[float] = []
+        self._ends: list[tuple[float, int, Call, float]] = []
+        self._number = itertools.count()
+        self._free_at = 0.0
+        self._now = 0.0
+        self._sweep_at = 0.0
+
+    def load(self, until: float, rates: dict[Priority, float], chance: random.Random, left_s: float = 1.0) -> None:
+        """Offers calls at these rates a second, until then."""
+        comes = [(self._now + chance.expovariate(rate), int(p)) for p, rate in rates.items() if rate]
+        heapq.heapify(comes)
+        while comes and comes[0][0] < until:
+            now, number = heapq.heappop(comes)
+            priority = Priority(number)
+            heapq.heappush(comes, (now + chance.expovariate(rates[priority]), number))
+            self._until(now)
+            call = Call(self.track, priority, now + left_s)
+            call.came = now
+            verdict = self.gate.decide(self.track, priority, 1, call.deadline, now)
+            if verdict is Verdict.BEGIN:
+                self._begin(call)
+            elif verdict is Verdict.WAIT:
+                call.on_begin = self._begin
+                self.gate.put(call, now)
+            else:
+                self.refused[priority] += 1
+        self._until(until)
+
+    def _begin(self, call: Call) -> None:
+        self._free_at = max(self._free_at, self._now) + 1 / self.rate
+        end = max(self._free_at, self._now + self.alone_s)
+        heapq.heappush(self._ends, (end, next(self._number), call, self._now))
+
+    def _until(self, now: float) -> None:
+        while self._ends and self._ends[0][0] <= now:
+            self._now, _, call, began = heapq.heappop(self._ends)
+            if self._now > call.deadline:
+                self.late += 1
+            else:
+                self.served[Priority(call.priority)] += 1
+                self.done_at.append(self._now)
+            self.gate.leave(self.track, 1, self._now - began, self._now, is_ok=True)
+            self._sweep()
+        self._now = now
+        self._sweep()
+
+    def _sweep(self) -> None:
+        if self._now >= self._sweep_at:
+            self._sweep_at = self._now + 0.05
+            self.gate.sweep(self._now)
+
+
+@settings(max_examples=15, deadline=None)
+@given(rate=st.sampled_from([300.0, 2000.0]), alone_s=st.sampled_from([0.002, 0.02]), seed=st.integers(0, 2**32))
+def test_it_sheds_nothing_below_capacity(rate: float, alone_s: float, seed: int) -> None:
+    """A worker that is asked for less than it can do refuses nobody."""
+    worker = Worker(rate, alone_s)
+    worker.load(5.0, {CRITICAL: 0.1 * rate, NORMAL: 0.4 * rate, LOW: 0.3 * rate}, random.Random(seed))
+    assert not worker.refused
+    assert worker.late == 0
+
+
+@pytest.mark.parametrize("times", [2, 10])
+def test_it_serves_at_capacity_beyond_capacity(times: int) -> None:
+    """Offered several times what it can do, a worker goes on serving as much as it can, in time, by priority."""
+    rate = 1000.0
+    worker = Worker(rate, 0.002)
+    chance = random.Random(times)
+    worker.load(2.0, {NORMAL: 0.5 * rate}, chance)
+    worker.served.clear()
+    worker.refused.clear()
+    worker.load(12.0, {CRITICAL: 0.1 * rate, NORMAL: 0.5 * times * rate, LOW: 0.5 * times * rate}, chance)
+    assert sum(worker.served.values()) >= 0.95 * 10 * rate
+    assert worker.late <= 0.01 * 10 * rate
+    critical = worker.served[CRITICAL] / (worker.served[CRITICAL] + worker.refused[CRITICAL])
+    assert critical >= 0.995
+    assert worker.served[NORMAL] > 10 * worker.served[LOW]
+    assert worker.gate.waiting <= rate  # nobody is put in line for longer than a part of his deadline
+
+
+def test_it_recovers_after_a_burst() -> None:
+    """After ten times its load a worker soon serves everybody again."""
+    rate = 1000.0
+    worker = Worker(rate, 0.002)
+    chance = random.Random(7)
+    worker.load(5.0, {NORMAL: 10 * rate}, chance)
+    worker.load(6.0, {NORMAL: 0.7 * rate}, chance)
+    worker.refused.clear()
+    worker.load(11.0, {NORMAL: 0.7 * rate}, chance)
+    assert not worker.refused
+
+
+def test_it_follows_a_store_that_becomes_slow() -> None:
+    """When a worker can suddenly do a tenth, what is let in is soon done in time again."""
+    worker = Worker(2000.0, 0.002)
+    chance = random.Random(3)
+    worker.load(5.0, {NORMAL: 1000.0}, chance)
+    worker.rate = 200.0
+    worker.load(8.0, {NORMAL: 1000.0}, chance)
+    worker.late = 0
+    worker.served.clear()
+    worker.load(18.0, {NORMAL: 1000.0}, chance)
+    assert worker.served[NORMAL] >= 0.9 * 10 * 200
+    assert worker.late <= 0.05 * worker.served[NORMAL]
+    assert worker.limit.limit >= FLOOR

@@ -1,0 +1,91 @@
+"""The throttle of copying: slows down when callers feel it, waits, and goes on by itself."""
+
+import asyncio
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shards.rebalance.record import Options
+from shards.rebalance.throttle import RATE_FIRST, RATE_MAX, RATE_MIN, Felt, Throttle
+from tests.simulation.virtual_time import run
+
+CALM, HURT = Felt(10, 0.0), Felt(200, 0.0)
+
+
+class Clock:
+    """A clock that goes on when told."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        """Returns the time."""
+        return self.now
+
+
+def throttle(clock: Clock, most: int | None = None) -> Throttle:
+    """A throttle that keeps 50 ms."""
+    return Throttle(Options(keep_p99_ms=50, rows_per_s_max=most), clock)
+
+
+def test_calm_callers_let_it_speed_up_and_hurt_ones_slow_it_down() -> None:
+    """The rate rises step by step while callers feel nothing, is halved when they do, and says why."""
+    clock = Clock()
+    told = throttle(clock)
+    told.observe(CALM)
+    assert told.rate == RATE_FIRST * 1.1
+    assert "speeding up" in told.reason
+    told.observe(HURT)
+    assert told.rate == RATE_FIRST * 0.55
+    assert "p99 200 ms" in told.reason
+    assert "above 50 ms" in told.reason
+    told.observe(Felt(45, 0.0))
+    assert told.rate == RATE_FIRST * 0.55
+    assert "near 50 ms" in told.reason
+
+
+def test_it_waits_and_goes_on_by_itself() -> None:
+    """Callers who are hurt at the lowest rate make it wait; once they are not it begins again, slowly."""
+    clock = Clock()
+    told = throttle(clock)
+    for _ in range(20):
+        told.observe(HURT)
+    assert told.rate == 0
+    assert "waiting" in told.reason
+    clock.now += 60
+    assert told.rate == RATE_MIN
+    told.observe(CALM)
+    assert told.rate == 2 * RATE_MIN
+
+
+def test_errors_slow_it_down_whatever_the_latency() -> None:
+    """Failing operations count without any latency to keep."""
+    told = Throttle(Options(keep_p99_ms=None), Clock())
+    assert told.rate == RATE_MAX
+    told.observe(Felt(1, 0.5))
+    assert told.rate == RATE_MAX / 2
+    assert "more errors than 1.0%" in told.reason
+
+
+@given(st.lists(st.sampled_from([CALM, HURT, Felt(45, 0), Felt(1, 0.2), None]), max_size=80), st.integers(1, 10_000))
+def test_the_rate_stays_within_its_bounds(felt: list[Felt | None], most: int) -> None:
+    """Whatever callers feel, the rate is 0 or between the lowest and what the operator allows."""
+    clock = Clock()
+    told = throttle(clock, most)
+    for one in felt:
+        told.observe(one)
+        clock.now += 1
+        assert told.rate == 0 or min(RATE_MIN, most) / 2 <= told.rate <= most
+
+
+def test_rows_are_let_through_at_the_rate() -> None:
+    """Over some seconds as many rows pass as the rate allows, in chunks of any size."""
+
+    async def take() -> float:
+        told = Throttle(Options(rows_per_s_max=1_000), asyncio.get_running_loop().time)
+        began = asyncio.get_running_loop().time()
+        for _ in range(40):
+            await told.take(250)
+        return asyncio.get_running_loop().time() - began
+
+    assert 9.0 < run(take()) < 10.5
