@@ -85,6 +85,7 @@ class _Call:
         "server",
         "task",
         "track",
+        "trailers",
         "units",
         "until",
     )
@@ -109,6 +110,8 @@ class _Call:
         """The caller left, or its deadline passed."""
         self.is_begun = False
         self.task: asyncio.Task[Any] | None = None
+        self.trailers: Metadata = ()
+        """Go with the answer."""
 
     def invocation_metadata(self) -> Metadata:
         """Returns the request's metadata."""
@@ -117,6 +120,10 @@ class _Call:
     def time_remaining(self) -> float | None:
         """Returns the seconds left of the caller's deadline, None without one."""
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+
+    def set_trailing_metadata(self, trailing_metadata: Metadata) -> None:
+        """Sends these with an answer that succeeds; a refusal has its own."""
+        self.trailers = trailing_metadata
 
     async def write(self, message: bytes) -> None:
         """Sends one message of a stream, as soon as the reader has room for it."""
@@ -196,7 +203,7 @@ class NativeServer:
         self._refusing = False
         self._taken = 0
         """Calls so far."""
-        self._answers: list[tuple[int, bytes]] = []
+        self._answers: list[tuple[int, bytes, Metadata]] = []
         """Of this turn of the loop, call id and bytes: fewer than there are calls."""
 
     def __repr__(self) -> str:
@@ -350,8 +357,8 @@ class NativeServer:
         """
         answers, self._answers = self._answers, []
         respond = self._front.respond
-        for call_id, answer in answers:
-            respond(call_id, answer)
+        for call_id, answer, trailers in answers:
+            respond(call_id, answer, None, trailers)
 
     async def _run(self, call: _Call, payload: bytes, method: _Method, *, streaming: bool) -> bool:
         """Serves a call; returns whether it was answered."""
@@ -368,7 +375,7 @@ class NativeServer:
             else:
                 if not self._answers:
                     self._loop.call_soon(self._respond)
-                self._answers.append((call.call_id, answer))
+                self._answers.append((call.call_id, answer, call.trailers))
         except grpc.aio.AbortError:
             pass  # told
         except asyncio.CancelledError:
