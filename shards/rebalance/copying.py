@@ -6,6 +6,7 @@ changed during the one before, and the last one, when nothing changes any more, 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
@@ -78,9 +79,9 @@ class Copying:
         the target tells now; what is in them by having been read back.
         """
         found: dict[int, list[bytes]] = {}
-        for slot, copied in self._copied.items():
-            stale = copied.stale(await self._target.versions(slot, self._gen))
-            for order_ids in _chunks(stale, CHUNK_ROWS):
+        told = await asyncio.gather(*(self._target.versions(slot, self._gen) for slot in self._copied))
+        for (slot, copied), versions in zip(self._copied.items(), told, strict=True):
+            for order_ids in _chunks(copied.stale(versions), CHUNK_ROWS):
                 await self._read_back(order_ids)
             if differing := self._read[slot].differing(copied):
                 found[slot] = differing[:DIFFERING_MAX]
@@ -89,8 +90,9 @@ class Copying:
     async def _changed(self) -> list[Key]:
         """Returns the keys of the orders that the source has in another version than was read, bucket by bucket."""
         changed: list[Key] = []
-        for slot, move in self._moves.items():
-            versions = await self._source.versions(slot, move.old_gen)
+        moves = self._moves.values()
+        told = await asyncio.gather(*(self._source.versions(move.slot, move.old_gen) for move in moves))
+        for (slot, move), versions in zip(self._moves.items(), told, strict=True):
             stale = self._read[slot].stale(versions)
             if missing := [order_id for order_id in stale if order_id not in versions]:
                 raise StoreError(f"slot {slot}: {len(missing)} orders that were on the source are gone from it")
