@@ -20,7 +20,7 @@ from typing import NamedTuple
 import acsylla
 import uvloop
 
-from shards.contract import Consistency, Row, Verdict
+from shards.contract import Consistency, Row, Unobserved, Verdict
 from shards.keys import key_of, mint_uuid7, order_id_of
 from shards.lanes import Lanes
 from shards.settings import CassandraSettings, load
@@ -44,25 +44,6 @@ class Rate(NamedTuple):
     per_s: float
     cpu_us: float
     """CPU time of this process, all its threads, for each row."""
-
-
-class Silent:
-    """An observer that keeps nothing."""
-
-    def store_call(self, shard: int, operation: str, seconds: float, error: str) -> None:
-        """Nothing."""
-
-    def batch_committed(self, shard: int, rows: int) -> None:
-        """Nothing."""
-
-    def queue_rows(self, shard: int, rows: int) -> None:
-        """Nothing."""
-
-    def cache_call(self, operation: str, seconds: float) -> None:
-        """Nothing."""
-
-    def cache_event(self, event: str, count: int) -> None:
-        """Nothing."""
 
 
 def new_row(body: bytes) -> Row:
@@ -103,7 +84,7 @@ class Subjects:
 
     async def store_writes(self, ends: float) -> int:
         """Callers who each write an order after the other, through the lanes."""
-        lanes = Lanes(self._store, shard=0, queue_rows_max=4 * CALLERS, observer=Silent())
+        lanes = Lanes(self._store, shard=0, queue_rows_max=4 * CALLERS, observer=Unobserved())
 
         async def write() -> int:
             count = 0

@@ -16,7 +16,7 @@ import uvloop
 
 from shards.assembly import StorageSettings, shard_over
 from shards.caches.local import LocalCache
-from shards.contract import APPLIED, MARK_BYTES, CommitLimits, Consistency, Outcome, Row
+from shards.contract import APPLIED, MARK_BYTES, CommitLimits, Consistency, Outcome, Row, Unobserved
 from shards.keys import Key, mint_uuid7, order_id_of
 from shards.routing import Router
 from shards.topology import Topology
@@ -61,32 +61,13 @@ class InstantStore:
         """There is nothing to close."""
 
 
-class Silence:
-    """Hears and says nothing."""
-
-    def store_call(self, shard: int, operation: str, seconds: float, error: str) -> None:
-        """Nothing."""
-
-    def batch_committed(self, shard: int, rows: int) -> None:
-        """Nothing."""
-
-    def queue_rows(self, shard: int, rows: int) -> None:
-        """Nothing."""
-
-    def cache_call(self, operation: str, seconds: float) -> None:
-        """Nothing."""
-
-    def cache_event(self, event: str, count: int) -> None:
-        """Nothing."""
-
-
 async def us_per_row(rows: int, callers: int, cache_rows_max: int) -> float:
     """Returns microseconds of CPU a row, of so many callers that each write one row after the other."""
     settings = StorageSettings(data_dir=Path())
-    observer = Silence()
+    observer = Unobserved()
     cache = LocalCache(rows_max=cache_rows_max, bytes_max=1 << 30, ttl_s=5.0)
     shards = {shard: shard_over(InstantStore(), shard, cache, settings, observer) for shard in range(SHARDS)}
-    router = Router(Topology.initial(SHARDS), shards, observer, AsyncExitStack())
+    router = Router.over(Topology.initial(SHARDS), shards, observer, AsyncExitStack())
     requests = [(f"customer {number % 1000}", mint_uuid7()) for number in range(rows)]
     orders = [(order_id_of(*request), *request) for request in requests]
     remaining = iter(orders)

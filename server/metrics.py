@@ -88,6 +88,35 @@ CACHE_EVENTS: Final = Definition(
     ("event",),
     "Cache look-ups and what came of them: hit, miss, stale, coalesced, fill, tombstone, error.",
 )
+SLOT_WAIT_SECONDS: Final = Definition(
+    "crest_slot_wait_seconds",
+    "histogram",
+    (),
+    "How long operations waited for a slot that was being moved, or for a lease that had run out.",
+    _CALL_S,
+)
+SLOT_WAITERS: Final = Definition("crest_slot_waiters", "gauge", (), "Operations that wait so now.")
+RERUNS: Final = Definition(
+    "crest_reruns_total",
+    "counter",
+    ("operation",),
+    "Operations (write, read, list) that ran once more because their slot was paused or moved meanwhile.",
+)
+SLOTS_PAUSED: Final = Definition(
+    "crest_slots_paused", "gauge", ("worker", "shard"), "Slots of a shard that the worker does not serve for a moment."
+)
+LEASE_AGE_SECONDS: Final = Definition(
+    "crest_lease_age_seconds",
+    "gauge",
+    ("worker", "shard"),
+    "Age of the worker's lease on a shard, once a second: about 1; from 5 on it answers nothing of the shard.",
+)
+LEASES_LOST: Final = Definition(
+    "crest_leases_lost_total",
+    "counter",
+    ("worker", "shard"),
+    "How often the worker's lease on a shard ran out because it could not be renewed.",
+)
 LOOP_LAG_SECONDS: Final = Definition(
     "crest_loop_lag_seconds",
     "histogram",
@@ -129,6 +158,12 @@ WORKER_CATALOG: Final = (
     STORE_ERRORS,
     CACHE_CALL_SECONDS,
     CACHE_EVENTS,
+    SLOT_WAIT_SECONDS,
+    SLOT_WAITERS,
+    RERUNS,
+    SLOTS_PAUSED,
+    LEASE_AGE_SECONDS,
+    LEASES_LOST,
     LOOP_LAG_SECONDS,
     GATE_LIMIT,
     GATE_IN_FLIGHT,
@@ -201,6 +236,13 @@ class Metrics:
         self._store_errors = _counter(STORE_ERRORS, registry)
         self._cache_call_seconds = _histogram(CACHE_CALL_SECONDS, registry)
         self._cache_events = _counter(CACHE_EVENTS, registry)
+        self._slot_wait_seconds = _histogram(SLOT_WAIT_SECONDS, registry)
+        self._slot_waiters = _gauge(SLOT_WAITERS, registry)
+        self._reruns = _counter(RERUNS, registry)
+        self._slots_paused = _gauge(SLOTS_PAUSED, registry)
+        self._lease_age_seconds = _gauge(LEASE_AGE_SECONDS, registry)
+        self._leases_lost = _counter(LEASES_LOST, registry)
+        self._worker = worker
         self._loop_lag = _histogram(LOOP_LAG_SECONDS, registry).labels(worker)
         self._gate_limit = _gauge(GATE_LIMIT, registry)
         self._gate_in_flight = _gauge(GATE_IN_FLIGHT, registry)
@@ -216,6 +258,8 @@ class Metrics:
         # gauges
         self._in_flight: dict[str, int] = {}
         self._queued: dict[int, int] = {}
+        for operation in ("write", "read", "list"):
+            self._reruns.labels(operation)
         for caller_id in known_callers:
             self._count_caller(caller_id, 0)
 
@@ -277,6 +321,31 @@ class Metrics:
     def cache_event(self, event: str, count: int) -> None:
         """So many of an event happened in the cache."""
         self._by_event[event] = self._by_event.get(event, 0) + count
+
+    def slot_waiters(self, count: int) -> None:
+        """So many operations wait now at gates."""
+        self._slot_waiters.set(count)
+
+    def slot_waited(self, seconds: float) -> None:
+        """One of them has waited so long."""
+        self._slot_wait_seconds.observe(seconds)
+
+    def reran(self, operation: str) -> None:
+        """An operation runs once more."""
+        self._reruns.labels(operation).inc()
+
+    def slots_paused(self, shard: int, count: int) -> None:
+        """So many slots of a shard are paused here."""
+        self._slots_paused.labels(self._worker, shard).set(count)
+
+    def lease_age(self, shard: int, seconds: float) -> None:
+        """So old is the lease on a shard."""
+        self._lease_age_seconds.labels(self._worker, shard).set(seconds)
+        self._leases_lost.labels(self._worker, shard)  # shown from now on: 0 until one is
+
+    def lease_lost(self, shard: int) -> None:
+        """The lease on a shard has run out."""
+        self._leases_lost.labels(self._worker, shard).inc()
 
     def gate(self, standing: Standing, refused: Mapping[tuple[str, str, str], int]) -> None:
         """Notes what the gate before the calls looks like, and the calls refused since: method, priority, reason."""

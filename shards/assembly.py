@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from shards.caches.layered import LayeredCache
 from shards.caches.local import LocalCache
 from shards.caches.redis_cluster import CLOCKS_DIFFER_S, Access, RedisClusterCache
 from shards.contract import Cache, Observer, Row, Store, StoreError, Unavailable
+from shards.facts import Facts
+from shards.following import Follower, OpenShard
 from shards.lanes import Lanes
-from shards.routing import Router, Shard
-from shards.settings import CassandraSettings, SettingsError, TopologyFile, load
+from shards.places import Places, Shard
+from shards.routing import Router
+from shards.settings import SettingsError, TopologyFile, load
 from shards.stores import embedded
 from shards.stores.cassandra import CassandraFacts, CassandraStore
 from shards.stores.embedded import EmbeddedStore, datadir
@@ -127,21 +130,23 @@ def iterate_rows(settings: StorageSettings) -> Iterator[Row]:
 async def open_router(settings: StorageSettings, observer: Observer) -> Router:
     """Opens every shard for this event loop; ``Router.close`` closes them.
 
-    Shards that are away are opened all the same. Raises ``TopologyAway``, and ``StoreError`` for what waiting does not
-    mend.
+    Shards that are away are opened all the same. From then on the topology is followed: shards that it gains and loses
+    are opened and closed. Raises ``TopologyAway``, and ``StoreError`` for what waiting does not mend.
     """
     async with AsyncExitStack() as opening:
-        if settings.store == "embedded":
-            topology, stores = await _open_embedded(settings, opening)
-        else:
-            topology, stores = await _open_cassandra(_load_file(settings), opening)
+        stores = await _open_stores(settings, opening)
+        topologies = TopologyStore(stores.home)
+        try:
+            topology = await topologies.load() or await topologies.create(stores.first_topology())
+        except Unavailable as error:
+            raise TopologyAway(str(error)) from error
         cache = await _open_cache(settings, observer)
         opening.push_async_callback(cache.close)
-        shards: dict[int, Shard] = {}
-        for shard, store in stores.items():
-            shards[shard] = shard_over(store, shard, cache, settings, observer)
-            opening.push_async_callback(shards[shard].lanes.close)
-        return Router(topology, shards, observer, opening.pop_all())
+        places = Places(topology, {}, observer, {})
+        follower = Follower(topologies, places, _Opener(stores, cache, settings, observer), observer)
+        opening.push_async_callback(follower.close)
+        await follower.start(lease_wait_s=_CONNECT_WAIT_S)
+        return Router(places, observer, opening.pop_all())
     raise AssertionError  # an exit stack of closers swallows nothing
 
 
@@ -165,52 +170,81 @@ def shard_over(store: Store, shard: int, cache: Cache, settings: StorageSettings
     )
 
 
-async def _open_embedded(settings: StorageSettings, opening: AsyncExitStack) -> tuple[Topology, Mapping[int, Store]]:
-    """Returns the topology and the store of each shard. The first worker that finds no topology makes one."""
-    facts = await EmbeddedFacts.open(datadir.control_path(settings.data_dir))
-    opening.push_async_callback(facts.close)
-    control = TopologyStore(facts)
-    topology = await control.load() or await control.create(Topology.initial(settings.shards))
-    stores: dict[int, Store] = {}
-    for info in topology.shards:
-        store = await EmbeddedStore.open(datadir.shard_path(settings.data_dir, info.id))
-        opening.push_async_callback(store.close)
-        stores[info.id] = store
-    return topology, stores
+class _Stores(Protocol):
+    """Where the topology is kept, and what opens the bare store of a shard."""
+
+    home: Facts
+
+    def first_topology(self) -> Topology:
+        """Returns the topology of a new installation; of several workers that make one the first decides."""
+
+    async def open(self, shard: int) -> tuple[Store, Facts]:
+        """Opens a shard, and the facts beside it, which are closed with it. Raises ``StoreError``."""
 
 
-async def _open_cassandra(file: TopologyFile, opening: AsyncExitStack) -> tuple[Topology, Mapping[int, Store]]:
-    """Returns the topology and the store of each shard, which need not be there yet."""
-    facts = await CassandraFacts.open(file.topology, "topology", wait_s=_CONNECT_WAIT_S)
-    opening.push_async_callback(facts.close)
-    control = TopologyStore(facts)
-    try:
-        topology = await control.load() or await _first_topology(control, file)
-    except Unavailable as error:
-        raise TopologyAway(str(error)) from error
-    if unnamed := [info.id for info in topology.shards if info.id not in file.shards]:
-        raise StorageRefused(f"the topology file does not name shard {', '.join(map(str, unnamed))} of the topology")
+class _EmbeddedStores:
+    """The files of a data directory."""
 
-    stores: dict[int, Store] = {}
+    def __init__(self, settings: StorageSettings, control: EmbeddedFacts) -> None:
+        self.home: Facts = control
+        self._control = control
+        self._settings = settings
 
-    async def open_one(shard: int, settings: CassandraSettings) -> None:
-        stores[shard] = store = await CassandraStore.open(settings, name=f"shard {shard}", wait_s=_CONNECT_WAIT_S)
-        opening.push_async_callback(store.close)
+    def first_topology(self) -> Topology:
+        return Topology.initial(self._settings.shards)
 
-    opened = await asyncio.gather(
-        *(open_one(info.id, file.shards[info.id]) for info in topology.shards), return_exceptions=True
-    )
-    for failure in opened:  # looked at when all are done, so that whatever was opened is closed
-        if failure is not None:
-            raise failure
-    return topology, stores
+    async def open(self, shard: int) -> tuple[Store, Facts]:
+        store = await EmbeddedStore.open(datadir.shard_path(self._settings.data_dir, shard))
+        return store, self._control.of_shard(shard)
 
 
-async def _first_topology(control: TopologyStore, file: TopologyFile) -> Topology:
-    """Makes the topology of a new installation; of several workers that do, the first decides."""
-    if sorted(file.shards) != list(range(len(file.shards))):
-        raise StorageRefused(f"the first topology needs shards 0 to {len(file.shards) - 1} in the topology file")
-    return await control.create(Topology.initial(len(file.shards)))
+class _FileStores:
+    """What a topology file names. It is read again for a shard that it did not name when the worker started."""
+
+    def __init__(self, settings: StorageSettings, file: TopologyFile, home: Facts) -> None:
+        self.home = home
+        self._settings = settings
+        self._file = file
+
+    def first_topology(self) -> Topology:
+        count = len(self._file.shards)
+        if sorted(self._file.shards) != list(range(count)):
+            raise StorageRefused(f"the first topology needs shards 0 to {count - 1} in the topology file")
+        return Topology.initial(count)
+
+    async def open(self, shard: int) -> tuple[Store, Facts]:
+        if shard not in self._file.shards:
+            self._file = await asyncio.to_thread(_load_file, self._settings)
+        if shard not in self._file.shards:
+            raise StorageRefused(f"the topology file does not name shard {shard} of the topology")
+        store = await CassandraStore.open(self._file.shards[shard], name=f"shard {shard}", wait_s=_CONNECT_WAIT_S)
+        return store, store.facts
+
+
+class _Opener:
+    """Opens shards with everything around their stores."""
+
+    def __init__(self, stores: _Stores, cache: Cache, settings: StorageSettings, observer: Observer) -> None:
+        self._stores = stores
+        self._cache = cache
+        self._settings = settings
+        self._observer = observer
+
+    async def open(self, shard: int) -> OpenShard:
+        """See ``shards.following.Opener``."""
+        store, facts = await self._stores.open(shard)
+        return OpenShard(shard_over(store, shard, self._cache, self._settings, self._observer), facts, store.close)
+
+
+async def _open_stores(settings: StorageSettings, opening: AsyncExitStack) -> _Stores:
+    if settings.store == "embedded":
+        control = await EmbeddedFacts.open(datadir.control_path(settings.data_dir))
+        opening.push_async_callback(control.close)
+        return _EmbeddedStores(settings, control)
+    file = _load_file(settings)
+    home = await CassandraFacts.open(file.topology, "topology", wait_s=_CONNECT_WAIT_S)
+    opening.push_async_callback(home.close)
+    return _FileStores(settings, file, home)
 
 
 def _must_be_embedded(settings: StorageSettings) -> None:

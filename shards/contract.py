@@ -248,6 +248,61 @@ class Observer(Protocol):
     def cache_event(self, event: str, count: int) -> None:
         """Cache events: hit, miss, stale (older than asked for), coalesced, fill, tombstone, error."""
 
+    def slot_waiters(self, count: int) -> None:
+        """So many operations wait now for slots that are being moved, or for a lease."""
+
+    def slot_waited(self, seconds: float) -> None:
+        """One of them has waited so long, and goes on or gives up."""
+
+    def reran(self, operation: str) -> None:
+        """An operation (write, read or list) runs once more, because its slot was paused or moved meanwhile."""
+
+    def slots_paused(self, shard: int, count: int) -> None:
+        """So many slots of a shard are paused in this worker."""
+
+    def lease_age(self, shard: int, seconds: float) -> None:
+        """So long ago the last renewal of the lease on a shard that succeeded was sent; told about once a second."""
+
+    def lease_lost(self, shard: int) -> None:
+        """The lease on a shard has run out: nothing of it is answered until the lease is there again."""
+
+
+class Unobserved:
+    """An ``Observer`` that forgets what it is told."""
+
+    def store_call(self, shard: int, operation: str, seconds: float, error: str) -> None:
+        """Forgets."""
+
+    def batch_committed(self, shard: int, rows: int) -> None:
+        """Forgets."""
+
+    def queue_rows(self, shard: int, rows: int) -> None:
+        """Forgets."""
+
+    def cache_call(self, operation: str, seconds: float) -> None:
+        """Forgets."""
+
+    def cache_event(self, event: str, count: int) -> None:
+        """Forgets."""
+
+    def slot_waiters(self, count: int) -> None:
+        """Forgets."""
+
+    def slot_waited(self, seconds: float) -> None:
+        """Forgets."""
+
+    def reran(self, operation: str) -> None:
+        """Forgets."""
+
+    def slots_paused(self, shard: int, count: int) -> None:
+        """Forgets."""
+
+    def lease_age(self, shard: int, seconds: float) -> None:
+        """Forgets."""
+
+    def lease_lost(self, shard: int) -> None:
+        """Forgets."""
+
 
 class StoreError(Exception):
     """A store call failed and its outcome is unknown, unless a subclass says otherwise. The text is for operators."""

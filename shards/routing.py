@@ -1,40 +1,46 @@
-"""The way to an order: from its id to its slot, shard and lane. The one face that shards show to the server."""
+"""The way to an order: from its id to its slot, shard and lane. The one face that shards show to the server.
+
+**An operation is answered only if its slot is still served from the place where the operation began, and the lease on
+the shard is still held.** Else it waits until the slot is served again, and runs once more at the new place, within the
+caller's deadline. A write whose first run may have been stored stays in doubt until a later run has decided it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Final, TypeVar
 
-from shards.contract import MARK_BYTES, Consistency, DeadlineExceeded, Observer, Outcome, Row, Store, StoreError
+from shards.contract import (
+    APPLIED,
+    MARK_BYTES,
+    Consistency,
+    DeadlineExceeded,
+    Invalid,
+    Observer,
+    Outcome,
+    OutcomeUnknown,
+    Overloaded,
+    Row,
+    StoreError,
+    Unavailable,
+    Verdict,
+)
 from shards.keys import Key, key_of, slot_and_tag, slot_of
-from shards.lanes import Lanes
+from shards.places import Place, Places, Shard
 from shards.topology import Topology
+
+__all__ = ["Router", "Shard"]
 
 _T = TypeVar("_T")
 
+_RUNS_MAX: Final = 16
+"""Runs of one operation: each but the first because its slot moved, or was paused, meanwhile."""
 
-class Sealing(Protocol):
-    """Knows when the bucket of an id is to be sealed, and does it (see ``shards.wrappers.seals``)."""
-
-    def is_due(self, order_id: bytes) -> bool:
-        """Tells whether the bucket of an order id is old enough to be sealed."""
-
-    async def ensure(self, key: Key) -> None:
-        """Returns when the bucket of a key is sealed. Raises ``StoreError``; no order was written."""
-
-
-class Shard(NamedTuple):
-    """What the router needs of one shard."""
-
-    lanes: Lanes
-    """Where its writes go."""
-    store: Store
-    """Where its reads go."""
-    seals: Sealing
-    """What old ids must pass before they create."""
+_BOOTTIME: Final = time.CLOCK_BOOTTIME
+_NOTHING_WRITTEN: Final = (Unavailable, Overloaded, Invalid, DeadlineExceeded)
 
 
 class Router:
@@ -44,33 +50,92 @@ class Router:
     ``DeadlineExceeded`` from a read says that the answer did not come in time.
     """
 
-    def __init__(
-        self, topology: Topology, shards: Mapping[int, Shard], observer: Observer, resources: AsyncExitStack
-    ) -> None:
+    def __init__(self, places: Places, observer: Observer, resources: AsyncExitStack) -> None:
         """``resources`` is what ``close`` lets go of, last entered first."""
-        self._topology = topology
-        self._shards = shards
+        self._places = places
+        self._slots = places.slots
         self._observer = observer
         self._resources = resources
 
+    @classmethod
+    def over(
+        cls, topology: Topology, shards: Mapping[int, Shard], observer: Observer, resources: AsyncExitStack
+    ) -> Router:
+        """Returns a router over shards that nobody moves, so that it needs no leases."""
+        return cls(Places(topology, shards, observer), observer, resources)
+
     def __repr__(self) -> str:
-        shards = ", ".join(f"{number}: {shard.lanes!r}" for number, shard in self._shards.items())
-        return f"Router({self._topology!r}, {{{shards}}})"
+        return f"Router({self._places!r})"
 
     @property
     def topology(self) -> Topology:
-        """Where every slot lives."""
-        return self._topology
+        """Where every slot lives; another one as soon as a slot has moved."""
+        return self._places.topology
 
     async def write(self, order_id: bytes, customer: str, marks: bytes, body: bytes, deadline: float) -> Outcome:
         """Stores version ``len(marks) / MARK_BYTES`` of an order, by the laws of ``shards.contract``.
 
         Returns APPLIED, CLASH or SEALED. Cancelling the caller does not undo what is under way.
         """
-        key, shard = self._place(order_id)
-        if len(marks) == MARK_BYTES and shard.seals.is_due(order_id):
-            await _by(deadline, shard.seals.ensure(key))
-        return await shard.lanes.write(Row(key, customer, marks, body), deadline)
+        slot = slot_of(order_id)
+        place = self._slots[slot]
+        began_s = time.clock_gettime(_BOOTTIME)
+        shard = place.shard
+        if shard is None or place.is_paused or place.hold.until_s <= began_s:
+            place, shard = await self._places.served(slot, deadline)
+        row = Row(key_of(order_id, place.gen), customer, marks, body)
+        place.under_way += 1
+        try:
+            if len(marks) == MARK_BYTES and shard.seals.is_due(order_id):
+                await _by(deadline, shard.seals.ensure(row.key))
+            outcome = await shard.lanes.write(row, deadline)
+        except StoreError as error:
+            place.hold.failed()
+            if self._slots[slot] is place:
+                raise
+            is_unknown = not isinstance(error, _NOTHING_WRITTEN)
+        else:
+            hold = place.hold
+            now_s = time.clock_gettime(_BOOTTIME)
+            if self._slots[slot] is place and hold.until_s > now_s:
+                hold.took(now_s - began_s)
+                return outcome
+            is_unknown = outcome.verdict is Verdict.APPLIED
+            if await self._is_still(place, slot, deadline, is_unknown=is_unknown):
+                return outcome
+        finally:
+            place.end()
+        return await self._write_again(row, deadline, is_unknown=is_unknown)
+
+    async def _write_again(self, row: Row, deadline: float, *, is_unknown: bool) -> Outcome:
+        """Writes a row whose slot moved, or was paused, while it was written; ``is_unknown``: it may be stored."""
+        slot = row.key.slot
+        for _ in range(_RUNS_MAX):
+            self._observer.reran("write")
+            try:
+                place, shard = await self._places.served(slot, deadline)
+            except StoreError as error:
+                raise _in_doubt(error) if is_unknown else error from None
+            row = row._replace(key=row.key._replace(gen=place.gen))
+            place.under_way += 1
+            try:
+                if row.version == 1 and shard.seals.is_due(row.key.order_id):
+                    await _by(deadline, shard.seals.ensure(row.key))
+                outcome = await shard.lanes.write(row, deadline)
+            except StoreError as error:
+                if self._slots[slot] is place or time.monotonic() >= deadline:
+                    raise _in_doubt(error) if is_unknown else error from None
+                is_unknown |= not isinstance(error, _NOTHING_WRITTEN)
+            else:
+                is_applied = outcome.verdict is Verdict.APPLIED
+                if await self._is_still(place, slot, deadline, is_unknown=is_unknown or is_applied):
+                    # what is there to the byte is what an earlier run has stored
+                    return APPLIED if is_unknown and outcome.present == row else outcome
+                is_unknown |= is_applied
+            finally:
+                place.end()
+        moved = Unavailable(f"the order's slot moved {_RUNS_MAX} times meanwhile")
+        raise _in_doubt(moved) if is_unknown else moved
 
     async def read(
         self, order_id: bytes, consistency: Consistency, *, min_version: int = 0, deadline: float
@@ -80,27 +145,46 @@ class Router:
         A CACHED answer older than ``min_version`` is read again from the store; what that finds is returned, though it
         be older still.
         """
-        key, shard = self._place(order_id)
-        rows = await _by(deadline, shard.store.read((key,), consistency))
-        if consistency is Consistency.CACHED and rows[0] is not None and rows[0].version < min_version:
-            self._observer.cache_event("stale", 1)
-            rows = await _by(deadline, shard.store.read((key,), Consistency.STRONG))
-        return rows[0]
+
+        async def read(place: Place, shard: Shard) -> Row | None:
+            key = key_of(order_id, place.gen)
+            (row,) = await shard.store.read((key,), consistency)
+            if consistency is Consistency.CACHED and row is not None and row.version < min_version:
+                self._observer.cache_event("stale", 1)
+                (row,) = await shard.store.read((key,), Consistency.STRONG)
+            return row
+
+        return await self._answer(slot_of(order_id), "read", deadline, read)
 
     async def read_many(
         self, order_ids: Sequence[bytes], consistency: Consistency, *, deadline: float
     ) -> dict[bytes, Row | StoreError | None]:
         """Returns for each order id its row, None, or the error of its shard; each shard answers for itself."""
-        keys_of: dict[int, list[Key]] = {}
-        for order_id in dict.fromkeys(order_ids):
-            slot = slot_of(order_id)
-            keys = keys_of.setdefault(self._topology.slot_shards[slot], [])
-            keys.append(key_of(order_id, self._topology.slot_gens[slot]))
-        parts = await asyncio.gather(
-            *(_read_part(self._shards[shard], keys, consistency, deadline) for shard, keys in keys_of.items())
-        )
-        found = {order_id: row for part in parts for order_id, row in part.items()}
-        return {order_id: found[order_id] for order_id in order_ids}
+        found: dict[bytes, Row | StoreError | None] = {}
+        pending = list(dict.fromkeys(order_ids))
+        for _ in range(_RUNS_MAX):
+            parts: dict[Shard, list[tuple[Place, Key]]] = {}
+            closed: dict[int, list[bytes]] = {}
+            now_s = time.clock_gettime(_BOOTTIME)
+            for order_id in pending:
+                slot = slot_of(order_id)
+                place = self._slots[slot]
+                if place.shard is None or place.is_paused or place.hold.until_s <= now_s:
+                    closed.setdefault(slot, []).append(order_id)
+                else:
+                    parts.setdefault(place.shard, []).append((place, key_of(order_id, place.gen)))
+            answers = await asyncio.gather(
+                *(self._read_part(shard, part, consistency, deadline) for shard, part in parts.items()),
+                *(self._wait_closed(slot, ids, deadline) for slot, ids in closed.items()),
+            )
+            for answer in answers:
+                found.update(answer)
+            pending = [order_id for order_id in pending if order_id not in found]
+            if not pending:
+                break
+            self._observer.reran("read")
+        moved = Unavailable(f"the order's slot moved {_RUNS_MAX} times meanwhile")
+        return {order_id: found.get(order_id, moved) for order_id in order_ids}
 
     async def list_customer(
         self, customer: str, before: bytes | None, rows_max: int, *, deadline: float
@@ -110,28 +194,108 @@ class Router:
         Fewer than ``rows_max`` rows means that there are no more. Complete and read-your-writes.
         """
         slot, tag = slot_and_tag(customer)
-        gen = self._topology.slot_gens[slot]
-        shard = self._shards[self._topology.slot_shards[slot]]
-        return await _by(deadline, shard.store.list_customer(customer, slot, gen, tag, before, rows_max))
+        return await self._answer(
+            slot,
+            "list",
+            deadline,
+            lambda place, shard: shard.store.list_customer(customer, slot, place.gen, tag, before, rows_max),
+        )
 
     async def close(self) -> None:
         """Takes no more writes, answers those under way, and closes every store and cache. Idempotent."""
         await self._resources.aclose()
 
-    def _place(self, order_id: bytes) -> tuple[Key, Shard]:
-        slot = slot_of(order_id)
-        return key_of(order_id, self._topology.slot_gens[slot]), self._shards[self._topology.slot_shards[slot]]
+    async def _answer(
+        self, slot: int, operation: str, deadline: float, run: Callable[[Place, Shard], Awaitable[_T]]
+    ) -> _T:
+        """Runs what reads from a slot until its answer may be given."""
+        for _ in range(_RUNS_MAX):
+            place = self._slots[slot]
+            began_s = time.clock_gettime(_BOOTTIME)
+            shard = place.shard
+            if shard is None or place.is_paused or place.hold.until_s <= began_s:
+                place, shard = await self._places.served(slot, deadline)
+            place.under_way += 1
+            try:
+                answer = await _by(deadline, run(place, shard))
+            except StoreError:
+                place.hold.failed()
+                if self._slots[slot] is place or time.monotonic() >= deadline:
+                    raise
+            else:
+                hold = place.hold
+                now_s = time.clock_gettime(_BOOTTIME)
+                if self._slots[slot] is place and hold.until_s > now_s:
+                    hold.took(now_s - began_s)
+                    return answer
+                if await self._is_still(place, slot, deadline):
+                    return answer
+            finally:
+                place.end()
+            self._observer.reran(operation)
+        raise Unavailable(f"the order's slot moved {_RUNS_MAX} times meanwhile")
+
+    async def _is_still(self, place: Place, slot: int, deadline: float, *, is_unknown: bool = False) -> bool:
+        """Tells whether what was found at a place may be answered; waits for a lease that has run out.
+
+        ``is_unknown``: it is not to be said that nothing was written.
+        """
+        while self._slots[slot] is place:
+            if place.hold.until_s > time.clock_gettime(_BOOTTIME):
+                return True
+            try:
+                # whoever has it back knows of every pause and move there was meanwhile
+                await self._places.regain(place, deadline)
+            except StoreError as error:
+                raise _in_doubt(error) if is_unknown else error from None
+        return False
+
+    async def _read_part(
+        self, shard: Shard, part: Sequence[tuple[Place, Key]], consistency: Consistency, deadline: float
+    ) -> dict[bytes, Row | StoreError | None]:
+        """Returns what one shard has, or its error for every row; leaves out those whose slot is elsewhere now."""
+        began_s = time.clock_gettime(_BOOTTIME)
+        rows: Sequence[Row | StoreError | None]
+        for place, _ in part:
+            place.under_way += 1
+        try:
+            rows = await _by(deadline, shard.store.read([key for _, key in part], consistency))
+            await self._is_still(part[0][0], part[0][1].slot, deadline)  # one lease for all of them
+        except StoreError as error:
+            part[0][0].hold.failed()
+            rows = [error] * len(part)
+        else:
+            part[0][0].hold.took(time.clock_gettime(_BOOTTIME) - began_s)
+        finally:
+            for place, _ in part:
+                place.end()
+        now_s = time.clock_gettime(_BOOTTIME)
+        answers: dict[bytes, Row | StoreError | None] = {}
+        for (place, key), row in zip(part, rows, strict=True):
+            is_still = self._slots[key.slot] is place
+            if isinstance(row, StoreError):
+                if is_still or time.monotonic() >= deadline:
+                    answers[key.order_id] = row
+            elif is_still and place.hold.until_s > now_s:
+                answers[key.order_id] = row
+        return answers
+
+    async def _wait_closed(
+        self, slot: int, order_ids: Sequence[bytes], deadline: float
+    ) -> dict[bytes, Row | StoreError | None]:
+        """Returns when a slot is served: nothing, or for each of its orders why it is not."""
+        try:
+            await self._places.served(slot, deadline)
+        except StoreError as error:
+            return dict.fromkeys(order_ids, error)
+        return {}
 
 
-async def _read_part(
-    shard: Shard, keys: Sequence[Key], consistency: Consistency, deadline: float
-) -> dict[bytes, Row | StoreError | None]:
-    """Returns the rows that one shard has, or its error for every one."""
-    try:
-        rows = await _by(deadline, shard.store.read(keys, consistency))
-    except StoreError as error:
-        return {key.order_id: error for key in keys}
-    return {key.order_id: row for key, row in zip(keys, rows, strict=True)}
+def _in_doubt(error: StoreError) -> StoreError:
+    """Returns an error for a row that an earlier run may have stored."""
+    if isinstance(error, _NOTHING_WRITTEN):
+        return OutcomeUnknown(f"it may have been written before its slot moved, or its lease was lost: {error}")
+    return error
 
 
 async def _by(deadline: float, answer: Awaitable[_T]) -> _T:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from shards.contract import Corrupt
 from shards.facts import Facts
+from shards.leases.hold import boottime_s
 from shards.leases.states import LEASE_MARGIN, LEASE_PREFIX, SCOPE, STATES, Lease, LeaseDamaged, SlotStates
-
-
-def boottime_s() -> float:
-    """Returns seconds of a clock that runs on while the machine sleeps, and is the same for all its processes."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class SeenLease(NamedTuple):

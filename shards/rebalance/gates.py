@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from shards.contract import StoreError
 from shards.facts import Facts
 from shards.leases import LeaseWatch, SeenLease, SlotStates, SlotStatesWriter
-from shards.leases.watch import boottime_s
+from shards.leases.hold import boottime_s
 from shards.rebalance.fleet import At, Deposed
 from shards.rebalance.throttle import Felt
 

@@ -15,7 +15,7 @@ import msgspec
 
 from shards.contract import StoreError
 from shards.facts import Fact, Facts
-from shards.leases.watch import boottime_s
+from shards.leases.hold import boottime_s
 from shards.rebalance.record import SCOPE
 
 MOVER: Final = "mover"

@@ -182,7 +182,7 @@ def _router(topology: Topology, stores: Sequence[FaultyStore], cache_ttl_s: floa
     for number, store in enumerate(stores):
         shards[number] = shard_over(store, number, cache, settings, observer)
         resources.push_async_callback(shards[number].lanes.close)
-    return Router(topology, shards, observer, resources)
+    return Router.over(topology, shards, observer, resources)
 
 
 def _minting(clock: Clock) -> Callable[[random.Random], str]:

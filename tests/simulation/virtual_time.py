@@ -40,8 +40,15 @@ class _Loop(asyncio.SelectorEventLoop):
         self._now_s += seconds
 
 
+def _at(loop: asyncio.AbstractEventLoop) -> Callable[[int], float]:
+    """The simulated time by every clock."""
+    return lambda _clock: loop.time()
+
+
 def run(main: Coroutine[Any, Any, _T]) -> _T:
-    """Runs a coroutine in simulated time, which ``time.monotonic`` tells meanwhile; returns its result.
+    """Runs a coroutine in simulated time, and returns its result.
+
+    ``time.monotonic`` and ``time.clock_gettime`` tell the simulated time meanwhile.
 
     Fails when a task raised and nobody looked, and when everything waits for ever.
     """
@@ -49,7 +56,7 @@ def run(main: Coroutine[Any, Any, _T]) -> _T:
     with asyncio.Runner(loop_factory=_Loop) as runner:
         loop = runner.get_loop()
         loop.set_exception_handler(lambda _, context: unseen.append(context))
-        with mock.patch.object(time, "monotonic", loop.time):
+        with mock.patch.object(time, "monotonic", loop.time), mock.patch.object(time, "clock_gettime", _at(loop)):
             result = runner.run(main)
     assert not unseen, unseen
     return result

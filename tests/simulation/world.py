@@ -92,7 +92,7 @@ class World:
         for number, store in enumerate(stores):
             shards[number] = shard_over(Guard(store, self.ledger), number, cache, self._settings, observer)
             resources.push_async_callback(shards[number].lanes.close)
-        return Router(self._topology, shards, observer, resources)
+        return Router.over(self._topology, shards, observer, resources)
 
     async def _caller(self) -> None:
         """One caller: creates an order, mostly by several tries of one request, changes it, and reads all the while."""

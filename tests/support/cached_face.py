@@ -14,7 +14,7 @@ from shards.caches.local import LocalCache
 from shards.caches.redis_cluster import Access, RedisClusterCache
 from shards.contract import Consistency, Outcome, Row, Store, Verdict
 from shards.keys import Key
-from shards.routing import Shard
+from shards.places import Shard
 from tests.support.memory_store import MemoryStore
 from tests.support.observers import Notes
 from tests.support.rows import new_row, next_version, soon

@@ -14,6 +14,12 @@ class Notes(Observer):
         self.queued: list[tuple[int, int]] = []
         self.cache_calls: list[str] = []
         self.cache_events: Counter[str] = Counter()
+        self.waiters_most = 0
+        self.waits_s: list[float] = []
+        self.reruns: Counter[str] = Counter()
+        self.paused: dict[int, int] = {}
+        self.lease_ages: dict[int, float] = {}
+        self.leases_lost: Counter[int] = Counter()
 
     def store_call(self, shard: int, operation: str, seconds: float, error: str) -> None:
         """Keeps shard, operation and error."""
@@ -36,3 +42,27 @@ class Notes(Observer):
     def cache_event(self, event: str, count: int) -> None:
         """Counts."""
         self.cache_events[event] += count
+
+    def slot_waiters(self, count: int) -> None:
+        """Keeps the most."""
+        self.waiters_most = max(self.waiters_most, count)
+
+    def slot_waited(self, seconds: float) -> None:
+        """Keeps the time."""
+        self.waits_s.append(seconds)
+
+    def reran(self, operation: str) -> None:
+        """Counts."""
+        self.reruns[operation] += 1
+
+    def slots_paused(self, shard: int, count: int) -> None:
+        """Keeps the latest."""
+        self.paused[shard] = count
+
+    def lease_age(self, shard: int, seconds: float) -> None:
+        """Keeps the latest."""
+        self.lease_ages[shard] = seconds
+
+    def lease_lost(self, shard: int) -> None:
+        """Counts."""
+        self.leases_lost[shard] += 1

@@ -24,31 +24,13 @@ from server.rpc.observer import CallObserver
 from server.rpc.services import Services, build_services
 from server.transport import Kind, TransportServer, open_server
 from shards import assembly
+from shards.contract import Unobserved
 from shards.keys import format_uuid, mint_uuid7
 from shards.routing import Router
 
 HOST: Final = "127.0.0.24"
 
 KINDS: Final = (Kind.GRPCIO, Kind.NATIVE)
-
-
-class DeafObserver:
-    """Observes shards and forgets."""
-
-    def store_call(self, shard: int, operation: str, seconds: float, error: str) -> None:
-        """Forgets."""
-
-    def batch_committed(self, shard: int, rows: int) -> None:
-        """Forgets."""
-
-    def queue_rows(self, shard: int, rows: int) -> None:
-        """Forgets."""
-
-    def cache_call(self, operation: str, seconds: float) -> None:
-        """Forgets."""
-
-    def cache_event(self, event: str, count: int) -> None:
-        """Forgets."""
 
 
 @dataclass
@@ -103,7 +85,7 @@ async def rpc_worker(
     admission: Admission | None = None,
 ) -> AsyncIterator[RpcWorker]:
     """Serves on a free port until the block ends, then drains; ``wrap`` may put something between app and router."""
-    router = wrap(await assembly.open_router(settings, DeafObserver()))
+    router = wrap(await assembly.open_router(settings, Unobserved()))
     orders, fleet = Orders(router, SystemClock()), Fleet()
     services = build_services(
         orders=orders, fleet=fleet, router=router, observer=observer, channelz=True, admission=admission

@@ -31,7 +31,7 @@ def a_router() -> Router:
     notes = Notes()
     cache = LocalCache(rows_max=100, bytes_max=1 << 20, ttl_s=60)
     shard = shard_over(MemoryStore(), 0, cache, StorageSettings(data_dir=Path("none")), notes)
-    return Router(Topology.initial(1), {0: shard}, notes, AsyncExitStack())
+    return Router.over(Topology.initial(1), {0: shard}, notes, AsyncExitStack())
 
 
 class StandingClock:

@@ -29,7 +29,7 @@ async def orders() -> Orders:
     notes = Notes()
     cache = LocalCache(rows_max=10, bytes_max=1 << 20, ttl_s=60)
     shard = shard_over(MemoryStore(), 0, cache, StorageSettings(data_dir=Path("none")), notes)
-    return Orders(Router(Topology.initial(1), {0: shard}, notes, AsyncExitStack()), SystemClock())
+    return Orders(Router.over(Topology.initial(1), {0: shard}, notes, AsyncExitStack()), SystemClock())
 
 
 async def created(orders: Orders, count: int) -> list[bytes]:

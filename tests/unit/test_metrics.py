@@ -24,6 +24,12 @@ metrics.batch_committed(2, 5)
 metrics.store_call(2, "commit", 0.002, "Overloaded")
 metrics.cache_call("get", 0.001)
 metrics.cache_event("hit", 3)
+metrics.slot_waiters(4)
+metrics.slot_waited(0.03)
+metrics.reran("write")
+metrics.slots_paused(2, 8)
+metrics.lease_age(2, 1.5)
+metrics.lease_lost(3)
 metrics.tick(0.001)
 print(metrics)
 registry = CollectorRegistry()
@@ -51,6 +57,13 @@ def test_what_is_observed_is_shown(tmp_path: Path) -> None:
     assert 'crest_cache_call_seconds_count{operation="get"} 1.0' in lines
     assert 'crest_cache_events_total{event="hit"} 3.0' in lines
     assert 'crest_loop_lag_seconds_count{worker="0"} 1.0' in lines
+    assert "crest_slot_waiters 4.0" in lines
+    assert "crest_slot_wait_seconds_count 1.0" in lines
+    assert 'crest_reruns_total{operation="write"} 1.0' in lines
+    assert 'crest_slots_paused{shard="2",worker="0"} 8.0' in lines
+    assert 'crest_lease_age_seconds{shard="2",worker="0"} 1.5' in lines
+    assert 'crest_leases_lost_total{shard="2",worker="0"} 0.0' in lines
+    assert 'crest_leases_lost_total{shard="3",worker="0"} 1.0' in lines
 
 
 def test_callers_stay_bounded_over_restarts(tmp_path: Path) -> None:

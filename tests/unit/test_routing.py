@@ -33,7 +33,7 @@ def router_over(*stores: MemoryStore, notes: Notes | None = None, topology: Topo
     notes = notes or Notes()
     cache = LocalCache(rows_max=100, bytes_max=1 << 20, ttl_s=60)
     shards = {number: shard_over(store, number, cache, SETTINGS, notes) for number, store in enumerate(stores)}
-    return Router(topology or Topology.initial(len(stores)), shards, notes, AsyncExitStack())
+    return Router.over(topology or Topology.initial(len(stores)), shards, notes, AsyncExitStack())
 
 
 async def write(router: Router, row: Row) -> Outcome:

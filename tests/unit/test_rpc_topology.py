@@ -17,7 +17,7 @@ async def test_a_topology_is_told_as_it_is(state: WorkerState) -> None:
     topology = Topology.initial(3).with_shard_added(2)
     fleet = Fleet()
     fleet.update([WorkerInfo(0, "a:1", state), WorkerInfo(1, "b:2", WorkerState.SERVING)])
-    servicer = TopologyServicer(Router(topology, {}, Notes(), AsyncExitStack()), fleet)
+    servicer = TopologyServicer(Router.over(topology, {}, Notes(), AsyncExitStack()), fleet)
     told = (await servicer.get_topology(pb.GetTopologyRequest(), Call())).topology
     assert told.epoch == topology.epoch == 2
     assert [(shard.id, shard.weight) for shard in told.shards] == [(0, 1), (1, 1), (2, 1), (3, 2)]

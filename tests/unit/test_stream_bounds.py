@@ -32,7 +32,7 @@ async def orders() -> AsyncIterator[Orders]:
     notes = Notes()
     cache = LocalCache(rows_max=10, bytes_max=1 << 20, ttl_s=60)
     shard = shard_over(MemoryStore(), 0, cache, StorageSettings(data_dir=Path("none")), notes)
-    orders = Orders(Router(Topology.initial(1), {0: shard}, notes, AsyncExitStack()), SystemClock())
+    orders = Orders(Router.over(Topology.initial(1), {0: shard}, notes, AsyncExitStack()), SystemClock())
     yield orders
     await orders.close()
 
