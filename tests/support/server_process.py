@@ -9,11 +9,14 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Final, Self
 
 import psutil
 
 from tests.support.deadlines import eventually
+
+_LEAVE_S_MAX: Final = 5.0
+"""By when every child must have left whose supervisor has ended."""
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -62,6 +65,8 @@ class ServerProcess:
                 self._process.kill()
                 self._process.wait()
         left = [child for child in self._family if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+        if ended_by_itself and left:  # its end is what tells its children to leave, and for that they need a processor
+            left = psutil.wait_procs(left, timeout=_LEAVE_S_MAX)[1]
         for child in left:
             child.kill()
         for reader in self._readers:
