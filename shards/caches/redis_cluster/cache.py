@@ -5,12 +5,11 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
-from hashlib import sha1
 from pathlib import Path
 from typing import Final, Self
 
 from shards.caches.redis_cluster.entries import decode, encode, is_tombstone, key_text
-from shards.caches.redis_cluster.masters import Access, Masters
+from shards.caches.redis_cluster.masters import Access, Masters, script_name
 from shards.caches.redis_cluster.node import Place, refused
 from shards.contract import Observer, Row
 from shards.keys import Key
@@ -25,7 +24,7 @@ _JITTER: Final = 0.1
 """Share of the lifetime that chance takes away, so that rows remembered together are not forgotten together."""
 
 _SCRIPT: Final = Path(__file__).with_name("fill.lua").read_bytes()
-_SCRIPT_NAME: Final = sha1(_SCRIPT, usedforsecurity=False).hexdigest().encode()  # as Redis names it
+_SCRIPT_NAME: Final = script_name(_SCRIPT)
 
 
 class RedisClusterCache:
