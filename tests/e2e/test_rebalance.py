@@ -21,9 +21,8 @@ SEED: Final = 48
 async def test_nothing_is_lost_whatever_dies_while_slots_move(tmp_path: Path) -> None:
     """Callers are told nothing wrong while a mover is killed just before its flip and a worker sleeps through one."""
     cases: list[Case] = [mover_dies("before flip"), worker_freezes()]
-    with Crest(
-        HOST, PORT, tmp_path / "data", "--workers", str(WORKERS), "--shards", "2", "--cache-ttl-s", "1"
-    ) as crest:
+    flags = ("--workers", str(WORKERS), "--shards", "2", "--cache-ttl-s", "1", "--no-admission")
+    with Crest(HOST, PORT, tmp_path / "data", *flags) as crest:
         crest.wait_serving(WORKERS)
         endpoints = [f"{HOST}:{PORT + 1 + worker}" for worker in range(WORKERS)]
         place = Place(Where("embedded", tmp_path / "data"), crest, None, 0, 0)
