@@ -89,6 +89,7 @@ class _Call:
         "server",
         "task",
         "track",
+        "trailers",
         "units",
         "until",
     )
@@ -113,6 +114,8 @@ class _Call:
         """The caller left, or its deadline passed."""
         self.is_begun = False
         self.task: asyncio.Task[Any] | None = None
+        self.trailers: Metadata = ()
+        """Go with the answer."""
 
     def invocation_metadata(self) -> Metadata:
         """Returns the request's metadata."""
@@ -121,6 +124,10 @@ class _Call:
     def time_remaining(self) -> float | None:
         """Returns the seconds left of the caller's deadline, None without one."""
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+
+    def set_trailing_metadata(self, trailing_metadata: Metadata) -> None:
+        """Sends these with an answer that succeeds; a refusal has its own."""
+        self.trailers = trailing_metadata
 
     async def write(self, message: bytes) -> None:
         """Sends one message of a stream, as soon as the reader has room for it."""
@@ -202,7 +209,7 @@ class NativeServer:
         self._gate: Gate | None = gates[0] if gates else None  # a worker has one
         self._taken = 0
         """Calls so far."""
-        self._answers: list[tuple[int, bytes]] = []
+        self._answers: list[tuple[int, bytes, Metadata]] = []
         """Of this turn of the loop, call id and bytes: fewer than there are calls."""
 
     def __repr__(self) -> str:
@@ -366,8 +373,8 @@ class NativeServer:
         """
         answers, self._answers = self._answers, []
         respond = self._front.respond
-        for call_id, answer in answers:
-            respond(call_id, answer)
+        for call_id, answer, trailers in answers:
+            respond(call_id, answer, None, trailers)
         refused, self._refused = self._refused, []
         for call, refusal in refused:
             call.fail(refusal)
@@ -387,7 +394,7 @@ class NativeServer:
             else:
                 if not (self._answers or self._refused):
                     self._loop.call_soon(self._respond)
-                self._answers.append((call.call_id, answer))
+                self._answers.append((call.call_id, answer, call.trailers))
         except grpc.aio.AbortError:
             pass  # told
         except asyncio.CancelledError:
