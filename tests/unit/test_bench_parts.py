@@ -142,6 +142,15 @@ def test_table_names_targets_findings_and_failures() -> None:
     assert "a <finding>" in text
 
 
+def test_document_gets_a_line_a_row() -> None:
+    """The table for a document has as many cells in each line, a line for each row, and one for each failure."""
+    text = table.markdown([kept(row(3.0, 2.0), row(None, None)), kept(failure="no Go")], FACTS)
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + 3
+    assert {line.count("|") for line in lines} == {8}
+    assert ">= 2 reached" in lines[2]
+
+
 def test_results_are_read_back_as_they_were_kept(tmp_path: Path) -> None:
     """What a run keeps as JSON is read back equal, and the line of history has each row's medians."""
     run = keeping.begun(tmp_path, datetime(2026, 11, 22, tzinfo=UTC), is_quick=True, seed=7)
