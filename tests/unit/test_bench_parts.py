@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from bench import campaign, charts, figures, keeping, page, table
+from bench import balancing, campaign, charts, figures, keeping, page, table
 from bench.campaign import Kept, Run
 from bench.parts import Chart, Context, Event, Outcome, Row, Series, Side
 from bench.summary import Range, Round
@@ -100,6 +100,13 @@ def test_comparison_leaves_the_generator_out_of_the_cost() -> None:
     assert found.cpu_ratio == 1.0
     assert found.reached is True
     assert not found.note
+
+
+def test_unevenness_is_of_all_workers() -> None:
+    """A worker that was called by nobody counts in the mean, so all calls at one worker are as uneven as can be."""
+    assert balancing.unevenness({"a": 10}) == 4.0
+    assert balancing.unevenness({"a": 5, "b": 5, "c": 5, "d": 5}) == 1.0
+    assert balancing.unevenness({}) == 0.0
 
 
 def test_replays_make_a_comparison_void() -> None:
