@@ -100,6 +100,7 @@ class Worker:
                 channelz=self._config.channelz,
                 admission=self._admission,
             )
+            running.callback(asyncio.create_task(services.report_load(), name="load").cancel)
             running.push_async_callback(self._stop_servers, 0.0)
             await self._open_ports(services)
             gc.freeze()  # what is there now stays, so no search needs to look at it
