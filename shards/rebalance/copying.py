@@ -7,7 +7,7 @@ changed during the one before, and the last one, when nothing changes any more, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
 from shards.contract import BUCKET_S, Copies, Row, StoreError
@@ -20,6 +20,9 @@ T = TypeVar("T")
 
 CHUNK_ROWS: Final = 256
 """Rows read and placed at once."""
+
+CHUNKS_AT_ONCE: Final = 3
+"""Chunks under way at once, between one source and one target."""
 
 DIFFERING_MAX: Final = 8
 """Orders of a slot that are named when copies differ."""
@@ -50,8 +53,9 @@ class Copying:
 
     async def round(self, *, is_hurried: bool = False) -> int:
         """Copies what the source has and the target has not; returns how many rows. Hurried: without the throttle."""
-        placed = 0
-        for keys in _chunks(await self._changed(), CHUNK_ROWS):
+        chunks = list(_chunks(await self._changed(), CHUNK_ROWS))
+
+        async def one(keys: list[Key]) -> None:
             if not is_hurried:
                 await self._throttle.take(len(keys))
             rows = [_there(key, row) for key, row in zip(keys, await self._source.rows(keys), strict=True)]
@@ -61,16 +65,20 @@ class Copying:
             for row in rows:
                 self._read[row.key.slot].put(row)
                 self._unverified[row.key.order_id] = row.key.slot
-            placed += len(rows)
             self.rows_placed += len(rows)
-        return placed
+
+        await _side_by_side(chunks, one)
+        return sum(map(len, chunks))
 
     async def verify(self, *, is_hurried: bool = False) -> None:
         """Reads back, in full, every copy that was placed and not read since."""
-        for order_ids in _chunks(self._unverified, CHUNK_ROWS):
+
+        async def one(order_ids: list[bytes]) -> None:
             if not is_hurried:
                 await self._throttle.take(len(order_ids))
             await self._read_back(order_ids)
+
+        await _side_by_side(_chunks(self._unverified, CHUNK_ROWS), one)
 
     async def differing(self) -> dict[int, list[bytes]]:
         """Returns the slots whose copies differ from the source as it was read, with the first orders that do.
@@ -116,6 +124,23 @@ def _there(key: Key, row: Row | None) -> Row:
     if row is None:
         raise StoreError(f"slot {key.slot}: order {key.order_id.hex()} has a version on the source, and no row")
     return row
+
+
+async def _side_by_side(chunks: Iterable[list[T]], call: Callable[[list[T]], Awaitable[None]]) -> None:
+    """Calls for each chunk, so that one shard reads while the other writes; when one fails the rest is given up."""
+    todo = iter(list(chunks))
+
+    async def work() -> None:
+        for chunk in todo:
+            await call(chunk)
+
+    workers = [asyncio.ensure_future(work()) for _ in range(CHUNKS_AT_ONCE)]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.wait(workers)
 
 
 def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
