@@ -51,12 +51,16 @@ check: $(DEV) ## Everything below but the tests: lint types imports wire (under 
 	@echo "check: all good"
 
 .PHONY: bench
-bench: $(DEV) ## Measure orders/s against an empty handler on the same transport (QUICK=1: a look)
+bench: $(DEV) ## Measure Crest and its peers on a cluster of their own: table, JSON, page (25 min; QUICK=1: a look)
 	@$(PY) -m bench $(ARGS)
 
+.PHONY: bench-large
+bench-large: $(DEV) ## The rate with 5 million orders stored against that with 50,000 (15 min)
+	@$(PY) -m bench --large $(ARGS)
+
 .PHONY: ghz
-ghz: $(DEV) ## Run ghz against a server that is running: make ghz ARGS="127.0.0.1:50051 -z 30s"
-	@$(PY) -m bench ghz $(ARGS)
+ghz: $(DEV) ## Load a server that is running: make ghz ARGS="create-order 127.0.0.1:50051 --shape flash --rate 2000"
+	@$(PY) -m bench ghz $(or $(ARGS),create-order)
 
 .PHONY: torture
 torture: $(DEV) ## Histories judged, then a million requests sent 1-5 times, while all die (SECONDS= SEED= STORE= NODE_KILLS=10)

@@ -2,121 +2,136 @@
 
 from __future__ import annotations
 
-import os
 import random
+import signal
 import sys
 import tempfile
+import traceback
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final
 
+import grpc
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import campaign, ghz, load, machine, profiling, report
+from bench import campaign, ghz, keeping, load, machine, operator, page, profiling, table
+from bench.installed import ROOT, InstallError
 from bench.subjects import SubjectError
-from bench.summary import Round
 
-RESULTS: Final = ghz.ROOT / "bench" / "results"
-CONFIG: Final = ghz.ROOT / "bench" / "config"
-_TRANSPORTS: Final = ("native", "grpcio")
-
-app = typer.Typer(add_completion=False, help=__doc__)
-_WIDTH: Final = 150
+RESULTS: Final = ROOT / "bench" / "results"
+HISTORY: Final = ROOT / "bench" / "history.jsonl"
+_WIDTH: Final = 170
 """Of a table in a pipe or a log, which have no width of their own."""
 
+_FAILURE_CHARS: Final = 600
+
+app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 _out = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
 
 
 @app.callback(invoke_without_command=True)
-def compare(  # noqa: PLR0913  # typer takes each option as a parameter
+def measure(
     context: typer.Context,
     *,
-    quick: Annotated[bool, typer.Option(envvar="QUICK", help="Fewer, shorter rounds: a look, not a figure.")] = False,
-    transport: Annotated[
-        list[str] | None, typer.Option(help="native (default), grpcio, or both by giving both.")
-    ] = None,
-    rounds: Annotated[int, typer.Option(min=1, max=50, help="Closed-loop rounds against each subject.")] = 5,
-    open_rounds: Annotated[int, typer.Option(min=0, max=50, help="Open-loop rounds against each subject.")] = 3,
-    round_s: Annotated[float, typer.Option(min=1, max=60, help="Seconds of load of one round.")] = 5.0,
-    workers: Annotated[int, typer.Option(min=1, max=32, help="Worker processes of each subject.")] = max(
-        2, len(os.sched_getaffinity(0))
-    ),
-    callers: Annotated[int, typer.Option(min=1, max=4096, help="Concurrent calls.")] = 256,
-    connections: Annotated[int, typer.Option(min=1, max=1024, help="HTTP/2 connections.")] = 16,
-    others_max: Annotated[
-        float, typer.Option(min=0, help="A round is made again when anything else kept more cores than this busy.")
-    ] = 0.3,
-    repeats_max: Annotated[int, typer.Option(min=0, max=20, help="So often at most.")] = 2,
-    host: Annotated[str, typer.Option(help="Loopback address to serve on.")] = "127.0.0.26",
-    port: Annotated[int, typer.Option(min=1024, max=32000, help="First of about 200 ports to use.")] = 20_100,
+    quick: Annotated[bool, typer.Option(envvar="QUICK", help="A look in a few minutes, not figures.")] = False,
+    large: Annotated[bool, typer.Option(help="Only: 5 million orders stored against 50,000.")] = False,
+    only: Annotated[list[str] | None, typer.Option(help="Only this part; may be given again.")] = None,
+    resume: Annotated[bool, typer.Option(help="Take up the last run: only what it has no result of.")] = False,
 ) -> None:
-    """Load Crest and a server that does nothing in turn, on one transport, and compare."""
+    """Measure Crest and its peers on a cluster of their own, print the table, write JSON and a page."""
     if context.invoked_subcommand is not None:
         return
-    if not host.startswith("127."):
-        raise typer.BadParameter("only loopback addresses (127.x.y.z) are loaded", param_hint="--host")
-    transports = transport or ["native"]
-    for name in transports:
-        if name not in _TRANSPORTS:
-            raise typer.BadParameter(f"is one of {', '.join(_TRANSPORTS)}", param_hint="--transport")
-    if quick:
-        rounds, open_rounds, round_s, repeats_max = min(rounds, 2), min(open_rounds, 1), min(round_s, 3.0), 0
-    plan = campaign.Plan(
-        host, port, workers, callers, connections, rounds, open_rounds, round_s, others_max, repeats_max
-    )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave, and end what was started
+    chosen = campaign.parts(campaign.LARGE if large else campaign.MODULES)
+    if unknown := set(only or ()) - {part.name for part in chosen}:
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))}: there are {', '.join(part.name for part in chosen)}")
+    chosen = [part for part in chosen if not only or part.name in only]
     RESULTS.mkdir(exist_ok=True)
-    seed = random.SystemRandom().getrandbits(32)
+    run = keeping.taken_up(RESULTS) if resume else None
+    if run is None:
+        run = keeping.begun(RESULTS, datetime.now(UTC), is_quick=quick, seed=random.SystemRandom().getrandbits(32))
+    facts = machine.facts(RESULTS)
+    results = campaign.run_all(run, chosen, _tell)
+    table.show(results, facts, _out)
+    written = [keeping.keep(results, facts, run), page.write(results, facts, run.folder / "report.html")]
+    if not run.is_quick:  # a look is no history
+        keeping.remember(results, facts, HISTORY)
+        written.append(HISTORY)
+    for file in written:
+        _out.print(f"written: {file.relative_to(ROOT)}")
+    raise typer.Exit(1 if any(result.failure for result in results) else 0)
+
+
+def _tell(line: str) -> None:
+    _out.print(f"{datetime.now(UTC):%H:%M:%S} {line}", style="dim", markup=False, highlight=False)
+
+
+@app.command("part", hidden=True)
+def measure_part(
+    name: Annotated[str, typer.Argument(help="Which.")],
+    folder: Annotated[Path, typer.Option(help="Of the run; the cluster is in it.")],
+    seed: Annotated[int, typer.Option(help="Of the load.")] = 0,
+    *,
+    quick: Annotated[bool, typer.Option()] = False,
+) -> None:
+    """Measure one part and keep what it found: what the benchmark starts for each."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    run = campaign.Run(folder, quick, seed)
     try:
-        ghz.ensure()
-        # beside the results, not in the system's temporary folder, which may be no disk at all
-        with tempfile.TemporaryDirectory(dir=RESULTS, prefix="run-") as scratch:
-            facts = machine.facts(Path(scratch))
-            done = _run(plan, transports, Path(scratch), seed)
-    except (ghz.GhzError, SubjectError) as error:
-        _out.print(str(error), style="red", markup=False)
+        campaign.measure_and_keep(run, campaign.named(name), lambda line: print(line, flush=True))
+    except Exception as error:
+        traceback.print_exc()
+        # the last line is what the table says of a part that failed
+        print(f"{type(error).__name__}: {' '.join(str(error).split())[:_FAILURE_CHARS]}", flush=True)
         raise typer.Exit(1) from error
-    report.show(done, facts, _out)
-    report.keep(done, facts, plan._asdict() | {"seed": seed, "ghz": ghz.VERSION}, RESULTS / "latest.json")
-    _out.print(f"kept in {(RESULTS / 'latest.json').relative_to(ghz.ROOT)}")
-    raise typer.Exit(1 if any(result.stored < result.acknowledged for result in done) else 0)
 
 
-def _run(plan: campaign.Plan, transports: list[str], scratch: Path, seed: int) -> list[campaign.Result]:
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=_out
-    ) as progress:
-        bar = progress.add_task("starting", total=plan.steps * len(transports))
-
-        def tell(what: str, done: Round | None) -> None:
-            if done is None:
-                progress.update(bar, description=what)
-                return
-            progress.advance(bar)
-            progress.print(
-                f"{what:<24} {done.orders_per_s:>8,.0f}/s  p50 {done.p50_ms:.1f} ms  p99 {done.p99_ms:.1f} ms"
-            )
-
-        return [campaign.run(plan, transport, scratch, random.Random(seed), tell) for transport in transports]
+@app.command("report")
+def report(
+    folder: Annotated[Path, typer.Argument(help="Of a run, in bench/results.")],
+) -> None:
+    """Print the table of a run again, and write its page again."""
+    results, facts = keeping.read(folder / keeping.SUMMARY)
+    table.show(results, facts, _out)
+    _out.print(f"written: {page.write(results, facts, folder / 'report.html')}")
 
 
 @app.command("ghz", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def run_ghz(
     context: typer.Context,
+    method: Annotated[operator.Method, typer.Argument(help="What is called.")],
+    address: Annotated[str, typer.Argument(help="host:port of the service.")] = "127.0.0.1:50051",
     *,
-    reflection: Annotated[bool, typer.Option(help="Ask the server for its proto instead of reading ours.")] = False,
+    shape: Annotated[operator.Shape, typer.Option(help="How the load comes.")] = operator.Shape.CONSTANT,
+    rate: Annotated[int, typer.Option(min=0, help="Calls a second at the most; 0: as many as 256 callers can.")] = 0,
+    seconds: Annotated[float, typer.Option(min=1, max=3600, help="How long.")] = 10.0,
+    at: Annotated[str, typer.Option(help="HH:MM, local time, at which the last rise of the load is to come.")] = "",
 ) -> None:
-    """Run ghz with our configuration against a server that is running; what follows goes to ghz (host, -z 30s, ...)."""
+    """Load a service that is running, with ghz; what is not known here goes to ghz (--connections=64, ...).
+
+    The orders that are made stay there. The page is bench/results/ghz-METHOD.html.
+    """
+    if shape is not operator.Shape.CONSTANT and not rate:
+        raise typer.BadParameter("a load that rises needs one", param_hint="--rate")
+    wanted = operator.Load(method, shape, rate, seconds)
+    report = RESULTS / f"ghz-{method}.json"
+    RESULTS.mkdir(exist_ok=True)
     try:
-        binary = ghz.ensure()
-    except ghz.GhzError as error:
+        if made := operator.prepare(address, wanted):
+            _tell(f"created {made:,} orders to work on")
+        if at:
+            pause_s = operator.starts_in_s(at, datetime.now().astimezone(), wanted)
+            _tell(f"starting in {pause_s:,.0f} s, so that the load rises at {at}")
+            operator.wait(pause_s)
+        calls = operator.run(address, wanted, context.args, report)
+    except (InstallError, ghz.GhzError, grpc.RpcError, ValueError) as error:
         _out.print(str(error), style="red", markup=False)
         raise typer.Exit(1) from error
-    config = CONFIG / ("create-order-reflection.json" if reflection else "create-order.json")
-    argv = [str(binary), f"--config={config.relative_to(ghz.ROOT)}", *context.args]
-    _out.print("$ " + " ".join([str(binary.relative_to(ghz.ROOT)), *argv[1:]]), style="dim", markup=False)
-    os.chdir(ghz.ROOT)
-    os.execv(binary, argv)  # noqa: S606  # the program is ghz from here on: its signals and its exit code
+    found = campaign.Kept(method, f"{method} at {address}", seconds, operator.outcome(calls, wanted, address))
+    table.show([found], machine.facts(RESULTS), _out)
+    written = page.write([found], machine.facts(RESULTS), report.with_suffix(".html"), f"{method} at {address}")
+    _out.print(f"written: {written.relative_to(ROOT)}")
 
 
 @app.command()
@@ -131,10 +146,9 @@ def profile(
     """Load Crest, look at one worker with py-spy, and tell which lines hold the interpreter's lock."""
     RESULTS.mkdir(exist_ok=True)
     try:
-        ghz.ensure()
         with tempfile.TemporaryDirectory(dir=RESULTS, prefix="run-") as scratch:
             found = profiling.record(seconds, transport, host, port, Path(scratch))
-    except (ghz.GhzError, SubjectError, profiling.ProfileError) as error:
+    except (InstallError, ghz.GhzError, SubjectError, profiling.ProfileError) as error:
         _out.print(str(error), style="red", markup=False)
         raise typer.Exit(1) from error
     profiling.show(found, rows, _out)

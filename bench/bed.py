@@ -14,7 +14,7 @@ from typing import Final
 
 import psutil
 
-from bench.ghz import ROOT
+from bench.installed import ROOT
 from deploy.cluster import Cluster, ClusterError, ClusterSpec
 from deploy.cluster.cassandra import DATA_CENTRE
 from deploy.cluster.leaflets import SERVER_SETTINGS, TOPOLOGY_FILE

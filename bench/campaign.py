@@ -1,165 +1,188 @@
-"""The course of a benchmark: both subjects up, warmed, then loaded in turn, never both at once.
+"""The course of a benchmark: its parts one after the other, each in a process of its own, on one cluster.
 
-Turns alternate in order (A B, B A, ...), so that neither always comes after the other.
+What a part found is kept at once, so a run that was broken off is taken up where it stood (``--resume``), and a part
+that fails, hangs or is killed loses its own rows and says so.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
+import os
 import random
-import statistics
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from bench import ghz, load, machine, subjects
-from bench.summary import Round, measure
+import msgspec
 
-WARM_UP_S: Final = 2.0
-RATE_MIN: Final = 12_000
-"""Orders a second that the messages of a round allow for at least: a slow warm-up must not leave it short of them."""
+from bench.bed import Bed, BedError, opened
+from bench.installed import ROOT
+from bench.parts import Context, Outcome, Part
 
-RESERVE: Final = 1.6
-"""Messages made for a round, over those that the rate seen so far would use up."""
+HOST: Final = "127.0.0.26"
+PORT: Final = 22_000
+PORTS_OF_A_PART: Final = 200
 
-OPEN_LOOP_SHARE: Final = 0.5
-"""The open loop runs at this share of Crest's own closed-loop rate: busy, but with room, as an ordinary day is."""
+MODULES: Final = (
+    "bench.rows.unary",
+    "bench.rows.client",
+    "bench.rows.batch",
+    "bench.rows.store_path",
+    "bench.rows.reads",
+    "bench.rows.policies",
+    "bench.rows.blog",
+    "bench.rows.embedded",
+    "bench.rows.replicas",
+)
+"""Each has its part as ``PART``. Those on the shared cluster come first: it ends before the others start."""
+
+LARGE: Final = ("bench.rows.large",)
+"""Too long for every run: ``make bench-large``."""
+
+_KILL_AFTER_S: Final = 20.0
 
 
-class Plan(NamedTuple):
-    """What to run; everything in it is bounded by the command line."""
+class Kept(msgspec.Struct):
+    """What became of one part."""
 
-    host: str
-    port: int
-    """The shared port of the first subject; 100 further on lie those of the second."""
-    workers: int
-    callers: int
-    connections: int
-    closed_rounds: int
-    open_rounds: int
-    round_s: float
-    others_max: float
-    """A round in which anything else kept more cores than this busy is made again."""
-    repeats_max: int
-    """So often at most; the last one counts, whatever it is."""
+    name: str
+    title: str
+    took_s: float
+    outcome: Outcome
+    failure: str = ""
+    """Why there are no figures; empty when there are."""
+
+
+class Run(NamedTuple):
+    """Where a run keeps what it found, and how thorough it is."""
+
+    folder: Path
+    is_quick: bool
+    seed: int
+
+    def file(self, part: Part) -> Path:
+        """Of one part's result."""
+        return self.folder / f"{part.name}.json"
 
     @property
-    def steps(self) -> int:
-        """How often ``tell`` is called for one transport."""
-        return 2 * (1 + self.closed_rounds + self.open_rounds)
+    def cluster(self) -> Path:
+        """Folder of the shared cluster."""
+        return self.folder / "cluster"
 
 
-class Result(NamedTuple):
-    """What came of one transport."""
-
-    transport: str
-    rounds: list[Round]
-    """Those that count, in order."""
-    acknowledged: int
-    """Orders that Crest acknowledged, the warm-up included."""
-    stored: int
-    """Orders found in a backup of its store afterwards; more where a call ended without an answer, never fewer."""
+def parts(modules: Iterable[str]) -> list[Part]:
+    """Returns the parts of these modules, in their order."""
+    found: list[Part] = [importlib.import_module(module).PART for module in modules]
+    assert len({part.name for part in found}) == len(found), "a name is given to one part"
+    return found
 
 
-Tell = Callable[[str, Round | None], None]
-"""Told what comes next (with None), and what came of it."""
+def named(name: str) -> Part:
+    """Returns the part of this name, importing no more than it must. Raises ``KeyError``."""
+    for module in (*MODULES, *LARGE):
+        part: Part = importlib.import_module(module).PART
+        if part.name == name:
+            return part
+    raise KeyError(name)
 
 
-def run(plan: Plan, transport: str, scratch: Path, chance: random.Random, tell: Tell) -> Result:
-    """Runs every round on one transport. Raises ``GhzError`` and ``SubjectError``."""
-    with _both(plan, transport, scratch) as pair:
-        volley = _Volley(plan, transport, scratch, chance, tell)
-        for subject in pair:
-            volley.fire(subject, "warm-up", WARM_UP_S)
-        rounds: list[Round] = []
-        for number in range(plan.closed_rounds):
-            rounds += [volley.fire(subject, "closed", plan.round_s) for subject in _turn(pair, number)]
-        rate = open_loop_rate(rounds)
-        for number in range(plan.open_rounds if rate else 0):
-            rounds += [volley.fire(subject, "open", plan.round_s, rate) for subject in _turn(pair, number)]
-        stored = subjects.stored_orders(transport, scratch)
-    return Result(transport, rounds, volley.acknowledged, stored)
+def run_all(run: Run, chosen: Sequence[Part], tell: Callable[[str], None]) -> list[Kept]:
+    """Runs what has no result in the folder yet, and returns every result."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    waiting = [part for part in chosen if not run.file(part).exists()]
+    on_bed = [part for part in waiting if part.needs_bed]
+    if on_bed:
+        try:
+            tell("starting the cluster: three Cassandra shards and a Redis Cluster")
+            with opened(run.cluster, tell):
+                for part in on_bed:
+                    _run_apart(run, part, tell)
+        except BedError as error:
+            for part in on_bed:
+                if not run.file(part).exists():
+                    _keep(run, part, Kept(part.name, part.title, 0.0, Outcome(), str(error)))
+    for part in waiting:
+        if not part.needs_bed:
+            _run_apart(run, part, tell)
+    return [kept(run, part) for part in chosen]
 
 
-def open_loop_rate(rounds: Sequence[Round]) -> int:
-    """Returns the calls a second of the open loop, from Crest's closed-loop rounds; 0 when none answered."""
-    rates = [one.orders_per_s for one in rounds if one.subject == "crest" and one.loop == "closed"]
-    return int(statistics.median(rates) * OPEN_LOOP_SHARE) if rates else 0
+def kept(run: Run, part: Part) -> Kept:
+    """Returns what was kept of a part."""
+    return msgspec.json.decode(run.file(part).read_bytes(), type=Kept)
 
 
-@contextlib.contextmanager
-def _both(plan: Plan, transport: str, scratch: Path) -> Iterator[tuple[subjects.Subject, subjects.Subject]]:
-    """Crest, and the empty peer answering what Crest answered: the same bytes, so the same work for ghz."""
-    with subjects.crest(plan.host, plan.port, plan.workers, transport, scratch) as crest:
-        answer = crest.answer(load.create_request(random.Random(0)))
-        with subjects.empty(plan.host, plan.port + 100, plan.workers, transport, scratch, answer) as empty:
-            empty.answer(load.create_request(random.Random(0)))
-            yield crest, empty
+def run_here(run: Run, part: Part, tell: Callable[[str], None]) -> Outcome:
+    """Measures one part in this process. Raises whatever it raises."""
+    bed = Bed(run.cluster) if part.needs_bed else None
+    # beside the results, not in the system's temporary folder, which may be no disk at all
+    with tempfile.TemporaryDirectory(dir=run.folder, prefix=f"{part.name}-") as scratch:
+        chance = random.Random(f"{run.seed} {part.name}")
+        return part.run(Context(Path(scratch), HOST, PORT, run.is_quick, chance, tell, bed))
 
 
-def _turn(pair: tuple[subjects.Subject, subjects.Subject], number: int) -> tuple[subjects.Subject, subjects.Subject]:
-    return pair if number % 2 == 0 else (pair[1], pair[0])
+def _run_apart(run: Run, part: Part, tell: Callable[[str], None]) -> None:
+    """Measures one part in a process of its own, which is ended after twice its budget; keeps what came of it."""
+    tell(f"--- {part.title} ({part.name}), up to {part.budget_s:.0f} s")
+    began = time.monotonic()
+    command = [sys.executable, "-m", "bench", "part", part.name, f"--folder={run.folder}", f"--seed={run.seed}"]
+    if run.is_quick:
+        command.append("--quick")
+    last = ""
+    # a session of its own: what is left of it can be ended with it
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        timers = [
+            threading.Timer(2 * part.budget_s, process.terminate),
+            threading.Timer(2 * part.budget_s + _KILL_AFTER_S, _kill_session, [process]),
+        ]
+        try:
+            for timer in timers:
+                timer.start()
+            for line in process.stdout:
+                last = line.strip() or last
+                tell(line.rstrip())
+            code = process.wait()
+        except BaseException:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_KILL_AFTER_S)
+            raise
+        finally:
+            for timer in timers:
+                timer.cancel()
+            _kill_session(process)
+    if run.file(part).exists():
+        return
+    took_s = time.monotonic() - began
+    why = f"not done after {took_s:.0f} s" if took_s >= 2 * part.budget_s else f"ended with code {code}: {last}"
+    _keep(run, part, Kept(part.name, part.title, took_s, Outcome(), why))
+    tell(f"{part.name} FAILED: {why}")
 
 
-class _Volley:
-    """Fires rounds, remembering how fast each subject was, so that the messages suffice."""
+def _kill_session(process: subprocess.Popen[str]) -> None:
+    """Ends what is left of the part's session; nothing is, after a part that ended as it should."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
 
-    def __init__(self, plan: Plan, transport: str, scratch: Path, chance: random.Random, tell: Tell) -> None:
-        self._rates: defaultdict[str, float] = defaultdict(lambda: RATE_MIN)
-        self.acknowledged = 1  # the one by which we saw that it serves
-        self._plan = plan
-        self._transport = transport
-        self._scratch = scratch
-        self._chance = chance
-        self._tell = tell
 
-    def fire(self, subject: subjects.Subject, loop: str, duration_s: float, rate: int | None = None) -> Round:
-        """Returns the figures of one round against one subject, the first one that nothing else disturbed."""
-        what = f"{self._transport} {subject.name} {loop}"
-        for left in reversed(range(self._plan.repeats_max + 1)):
-            self._tell(what, None)
-            done = self._once(subject, loop, duration_s, rate)
-            if subject.name == "crest":
-                self.acknowledged += done.orders - done.repeated
-            if rate is None:
-                self._rates[subject.name] = max(self._rates[subject.name], done.orders_per_s)
-            if done.others_cores <= self._plan.others_max or loop == "warm-up" or left == 0:
-                self._tell(what, done)
-                return done
-            self._tell(f"{what} (disturbed, {done.others_cores:.1f} cores: again)", None)
-        raise AssertionError("the last one counts")
+def _keep(run: Run, part: Part, found: Kept) -> None:
+    draft = run.file(part).with_suffix(".part")
+    draft.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1))
+    draft.replace(run.file(part))
 
-    def _once(self, subject: subjects.Subject, loop: str, duration_s: float, rate: int | None) -> Round:
-        plan = self._plan
-        ports = len(subject.endpoints)
-        wanted = int((rate or self._rates[subject.name]) * duration_s * RESERVE / ports) + plan.callers
-        count = min(wanted, load.MESSAGES_MAX)
-        files = [self._scratch / f"messages-{index}.bin" for index in range(ports)]
-        for file in files:
-            load.write_messages(file, count, self._chance)
-        before_s, busy_s, began_s = subject.cpu_s(), machine.busy_s(), time.monotonic()
-        shot = ghz.fire(
-            subject.endpoints, files, ghz.Pace(plan.callers, plan.connections, duration_s, rate), self._scratch
-        )
-        took_s = time.monotonic() - began_s
-        spent_s = subject.cpu_s() - before_s
-        others_s = machine.busy_s() - busy_s - spent_s - shot.cpu_s
-        window_s, orders_per_s, p50_ms, p99_ms = measure(shot.calls)
-        codes = Counter(call.code for calls in shot.calls for call in calls)
-        return Round(
-            subject=subject.name,
-            transport=self._transport,
-            loop=loop,
-            orders=codes.pop("OK", 0),
-            window_s=window_s,
-            orders_per_s=orders_per_s,
-            p50_ms=p50_ms,
-            p99_ms=p99_ms,
-            errors=dict(codes),
-            repeated=sum(max(0, len(calls) - count) for calls in shot.calls) if subject.name == "crest" else 0,
-            server_cpu_s=spent_s,
-            ghz_cpu_s=shot.cpu_s,
-            others_cores=max(0.0, others_s / took_s),
-        )
+
+def measure_and_keep(run: Run, part: Part, tell: Callable[[str], None]) -> None:
+    """What the process of one part does."""
+    began = time.monotonic()
+    outcome = run_here(run, part, tell)
+    _keep(run, part, Kept(part.name, part.title, time.monotonic() - began, outcome))

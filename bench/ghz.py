@@ -1,4 +1,4 @@
-"""ghz, the load generator: installed into the project, run against several ports at once, its answers read exactly.
+"""ghz, the load generator: run against several ports at once, its answers read exactly.
 
 One ghz a port, because gRPC for Go balances over no fixed list of addresses, and connections that the kernel spreads
 over one shared port are seldom spread evenly.
@@ -6,9 +6,7 @@ over one shared port are seldom spread evenly.
 
 from __future__ import annotations
 
-import os
 import resource
-import shutil
 import subprocess
 import time
 from collections.abc import Sequence
@@ -18,14 +16,9 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-ROOT: Final = Path(__file__).resolve().parent.parent
-VERSION: Final = "v0.121.0"
-"""Pinned: ``@latest`` resolves to a release of 2021."""
+from bench import installed
+from bench.installed import ROOT
 
-BINARY: Final = ROOT / ".tools" / "bin" / "ghz"
-CALL: Final = "orders.v1.OrderService/CreateOrder"
-
-_INSTALL_TIMEOUT_S: Final = 600
 _SETUP_TIMEOUT_S: Final = 60
 """Beyond the time of the load itself, ghz may take so long to read its messages and to write its report."""
 
@@ -33,7 +26,7 @@ _CALL_TIMEOUT: Final = "20s"
 
 
 class GhzError(Exception):
-    """ghz is missing or failed; the text is one line for a person."""
+    """ghz failed; the text is one line for a person."""
 
 
 class Call(NamedTuple):
@@ -67,46 +60,20 @@ class Pace(NamedTuple):
     """Open loop: so many calls a second over all ports, whether or not the ones before have ended."""
 
 
-def ensure() -> Path:
-    """Returns the path of ghz, installed now when missing. Raises ``GhzError``."""
-    if BINARY.exists():
-        return BINARY
-    go = shutil.which("go")
-    if go is None:
-        raise GhzError(
-            "ghz is missing and Go, which builds it, too: install Go 1.22 or later (Debian: apt-get install golang), "
-            f"or put a ghz {VERSION} at {BINARY.relative_to(ROOT)}"
-        )
-    print(f"installing ghz {VERSION} into {BINARY.parent.relative_to(ROOT)}", flush=True)
-    BINARY.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        done = subprocess.run(
-            [go, "install", f"github.com/bojand/ghz/cmd/ghz@{VERSION}"],
-            env=os.environ | {"GOBIN": str(BINARY.parent)},
-            capture_output=True,
-            text=True,
-            timeout=_INSTALL_TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise GhzError(f"go install of ghz did not end within {_INSTALL_TIMEOUT_S} s") from error
-    if done.returncode or not BINARY.exists():
-        raise GhzError("go install of ghz failed: " + (done.stderr.strip().splitlines() or ["no output"])[-1])
-    return BINARY
-
-
-def fire(addresses: Sequence[str], messages: Sequence[Path], pace: Pace, scratch: Path) -> Shot:
+def fire(addresses: Sequence[str], messages: Sequence[Path], method: str, pace: Pace, scratch: Path) -> Shot:
     """Runs one ghz an address at once, each with its own file of messages, and returns every call of each.
 
-    Calls under way when the time is over are waited for. Ends each process it started. Raises ``GhzError``.
+    ``method`` is ``package.Service/Method``. Calls under way when the time is over are waited for. Ends each process it
+    started. Raises ``GhzError``, and ``InstallError`` when ghz is missing.
     """
-    ghz = ensure()
+    ghz = installed.ensure(installed.GHZ)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     reports = [scratch / f"ghz-{index}.json" for index in range(len(addresses))]
     started: list[subprocess.Popen[str]] = []
     try:
         for address, file, report in zip(addresses, messages, reports, strict=True):
-            argv = [str(ghz), *_arguments(pace, len(addresses)), f"--binary-file={file}", f"--output={report}", address]
+            argv = [str(ghz), *_arguments(pace, len(addresses)), f"--call={method}"]
+            argv += [f"--binary-file={file}", f"--output={report}", address]
             started.append(
                 subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
             )
@@ -133,7 +100,6 @@ def _arguments(pace: Pace, ports: int) -> list[str]:
         "--insecure",
         "--proto=protos/orders/v1/orders.proto",
         "--import-paths=protos",
-        f"--call={CALL}",
         f"--concurrency={-(-pace.callers // ports)}",
         f"--connections={-(-pace.connections // ports)}",
         f"--duration={pace.duration_s:g}s",

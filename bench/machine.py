@@ -15,7 +15,7 @@ from typing import Final
 
 import psutil
 
-from bench.ghz import ROOT
+from bench.installed import ROOT
 
 _FSYNCS: Final = 64
 _PACKAGES: Final = ("grpcio", "pygrpc-native", "apsw", "uvloop", "protobuf", "msgspec")

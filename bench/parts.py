@@ -8,26 +8,29 @@ that fails, hangs or leaks loses its own rows only.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 import msgspec
 
 from bench.bed import Bed
 from bench.summary import Range
 
+GROUPS: Final = ("server", "cassandra", "redis", "generator")
+"""Who spends processor time, in the order in which it is told; the last one is the load's own cost."""
+
 
 class Series(msgspec.Struct, frozen=True):
     """One line, or one colour of bars."""
 
     name: str
-    x: list[float] | list[str]
+    x: Sequence[float | str]
     """Numbers of a line, ascending; names of groups of bars."""
-    y: list[float | None]
+    y: Sequence[float | None]
     """As many; None leaves a gap."""
-    least: list[float] | None = None
-    most: list[float] | None = None
+    least: Sequence[float] | None = None
+    most: Sequence[float] | None = None
     """The spread around each ``y``: a band around a line, a whisker on a bar."""
 
 
@@ -44,13 +47,14 @@ class Chart(msgspec.Struct, frozen=True):
     title: str
     explains: str
     """One or two sentences: what is drawn, and what it says."""
-    kind: Literal["line", "bar", "step"]
+    kind: Literal["line", "bar", "stack", "step"]
+    """``stack``: bars whose series stand on each other."""
     x_label: str
     y_label: str
-    series: list[Series]
+    series: Sequence[Series]
     log_x: bool = False
     log_y: bool = False
-    events: list[Event] = []
+    events: Sequence[Event] = ()
     limit: float | None = None
     """Draws a horizontal line there: a target, a deadline."""
     limit_text: str = ""
@@ -100,11 +104,11 @@ class Row(msgspec.Struct, frozen=True):
 class Outcome(msgspec.Struct, frozen=True):
     """What a part found."""
 
-    rows: list[Row] = []
-    charts: list[Chart] = []
+    rows: Sequence[Row] = ()
+    charts: Sequence[Chart] = ()
     data: Mapping[str, object] = {}
     """Everything else worth keeping, as JSON: raw rounds, settings of the subjects."""
-    findings: list[str] = []
+    findings: Sequence[str] = ()
     """Sentences for the reader: what does not reach its target and why, what was lost, what to distrust."""
 
 

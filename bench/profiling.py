@@ -80,7 +80,7 @@ def record(seconds: float, transport: str, host: str, port: int, scratch: Path) 
         load_s = seconds + 2 * SETTLE_S
         for file in files:
             load.write_messages(file, int(_RATE_MAX * load_s / len(files)), random.Random())
-        loading = pool.submit(ghz.fire, crest.endpoints, files, ghz.Pace(256, 16, load_s), scratch)
+        loading = pool.submit(ghz.fire, crest.endpoints, files, load.CREATE.method, ghz.Pace(256, 16, load_s), scratch)
         worker = next(child for child in crest.processes() if "server.worker" in child.cmdline())
         samples = _sample(py_spy, worker, seconds, scratch / "samples.txt")
         loading.result()

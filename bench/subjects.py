@@ -1,26 +1,36 @@
-"""The servers under load: Crest itself and the peer that does nothing, in equal processes on equal ports."""
+"""The servers under load: Crest as operators run it, and its peers, each started from here and ended here."""
 
 from __future__ import annotations
 
 import json
+import os
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Final, Self
 
 import grpc
 import psutil
 
-from bench.ghz import ROOT
+from bench.bed import Bed
+from bench.installed import ROOT
+from bench.peers import building, placed
 from protos.orders.v1 import orders_pb2
 
 READY_TIMEOUT_S: Final = 30.0
 STOP_TIMEOUT_S: Final = 20.0
 BACKUP_TIMEOUT_S: Final = 300.0
 _LOG_LINES: Final = 15
+
+WORKERS: Final = max(2, len(os.sched_getaffinity(0)))
+"""Processes of Crest and of each peer in Python: what the server takes by default."""
+
+GO_CONNECTIONS: Final = 4
+"""To each node, of the peers in Go: see docs/performance.md for what was tried."""
 
 
 class SubjectError(Exception):
@@ -110,26 +120,41 @@ class Subject:
         return "\n".join([what, f"the last lines of its log ({self._log.name}):", *lines])
 
 
-def crest(host: str, port: int, workers: int, transport: str, scratch: Path) -> Subject:
-    """Returns the real server on an empty embedded store: supervisor, workers and exporter, as operators run it.
+def crest(  # what operators decide
+    host: str,
+    port: int,
+    workers: int,
+    transport: str,
+    scratch: Path,
+    *,
+    bed: Bed | None = None,
+    name: str = "crest",
+    settings: Mapping[str, object] = MappingProxyType({}),
+) -> Subject:
+    """Returns the real server: supervisor, workers and exporter, as operators run it.
 
+    It keeps orders on a bed's Cassandra and Redis, else in an empty embedded store. ``settings`` are further flags.
     Uses the ports from ``port`` to ``port + workers`` and the one before them for metrics.
     """
-    settings: Mapping[str, object] = {
+    flags: dict[str, object] = {
         "host": host,
         "port": port,
         "metrics-port": port - 1,
         "workers": workers,
         "transport": transport,
         "data-dir": _data_dir(scratch, transport),
+        **settings,
     }
-    command = [sys.executable, "-m", "server", *(f"--{name}={value}" for name, value in settings.items())]
-    return Subject("crest", [command], _own(host, port, workers), scratch / f"crest-{transport}.log")
+    command = [sys.executable, "-m", "server"]
+    if bed is not None:
+        command.append(f"--config={bed.server_settings}")
+    command += [f"--{flag}={value}" for flag, value in flags.items()]
+    return Subject(name, [command], _own(host, port, workers), scratch / f"{name}-{port}.log")
 
 
 def empty(host: str, port: int, workers: int, transport: str, scratch: Path, answer: bytes) -> Subject:
     """Returns the peer that answers these bytes to everything: as many processes, the same arrangement of ports."""
-    file = scratch / f"answer-{transport}.bin"
+    file = scratch / f"answer-{transport}-{port}.bin"
     file.write_bytes(answer)
     commands = [
         [
@@ -144,7 +169,65 @@ def empty(host: str, port: int, workers: int, transport: str, scratch: Path, ans
         ]
         for worker in range(workers)
     ]
-    return Subject("empty", commands, _own(host, port, workers), scratch / f"empty-{transport}.log")
+    return Subject(f"empty {transport}", commands, _own(host, port, workers), scratch / f"empty-{transport}-{port}.log")
+
+
+def empty_go(host: str, port: int, scratch: Path, answer: bytes) -> Subject:
+    """Returns the peer in Go that answers these bytes to everything: one process, which uses all cores."""
+    file = scratch / f"answer-go-{port}.bin"
+    file.write_bytes(answer)
+    command = [str(building.ensure()), "-mode=empty", f"-listen={host}:{port}", f"-answer={file}"]
+    return Subject("empty grpc-go", [command], [f"{host}:{port}"], scratch / f"empty-go-{port}.log")
+
+
+def go(mode: str, host: str, port: int, scratch: Path, bed: Bed) -> Subject:
+    """Returns the peer in Go, ``plain`` or ``once``, with its keyspace on the bed's shards. Raises ``InstallError``."""
+    keyspace = f"go_{mode}"
+    placement = bed.write_placement(keyspace, scratch / f"placement-{keyspace}.json")
+    placed.make_keyspaces(placed.read(placement), [keyspace])
+    command = [str(building.ensure()), f"-mode={mode}", f"-listen={host}:{port}", f"-placement={placement}"]
+    command.append(f"-connections={GO_CONNECTIONS}")
+    return Subject(f"go-{mode}", [command], [f"{host}:{port}"], scratch / f"go-{mode}.log")
+
+
+def naive(host: str, port: int, workers: int, scratch: Path, bed: Bed) -> Subject:
+    """Returns the usual peer in Python, in as many processes as Crest has workers, with its keyspace on the shards."""
+    placement = bed.write_placement("naive", scratch / "placement-naive.json")
+    placed.make_keyspaces(placed.read(placement), ["naive"])
+    ports = range(port, port + workers)
+    commands = [
+        [sys.executable, "-m", "bench.peers.naive", f"--host={host}", f"--port={one}", f"--placement={placement}"]
+        for one in ports
+    ]
+    return Subject("naive", commands, [f"{host}:{one}" for one in ports], scratch / "naive.log")
+
+
+def flask(host: str, port: int, scratch: Path, workers: int, threads: int) -> Subject:
+    """Returns the usual answer of a blog post: Flask under gunicorn, so many processes of so many threads each."""
+    command = [
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "bench.peers.flask.app:app",
+        f"--bind={host}:{port}",
+        "--no-control-socket",
+    ]
+    command += [f"--workers={workers}", f"--threads={threads}", "--worker-class=gthread", "--backlog=4096"]
+    return Subject("flask", [command], [f"{host}:{port}"], scratch / "flask.log")
+
+
+def wait_until_it_listens(subject: Subject, host: str, port: int) -> None:
+    """Waits until a subject without gRPC takes connections. Raises ``SubjectError``."""
+    give_up = time.monotonic() + READY_TIMEOUT_S
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=1).close()
+        except OSError as error:
+            if time.monotonic() > give_up:
+                raise SubjectError(f"{subject.name} does not listen on {host}:{port}: {error}") from error
+            time.sleep(0.1)  # sleep: between two looks at a port that nobody announces
+        else:
+            return
 
 
 def stored_orders(transport: str, scratch: Path) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from bench.ghz import Call
@@ -19,22 +19,21 @@ class Round(NamedTuple):
     """The figures of one round against one subject."""
 
     subject: str
-    transport: str
     loop: str
     """``closed`` (callers wait for their answer) or ``open`` (calls start at a fixed rate)."""
     orders: int
-    """Calls answered OK."""
+    """Orders of the calls answered OK."""
     window_s: float
     """The time in which all ports were under load at once; rate and latencies are of calls that ended in it."""
     orders_per_s: float
     p50_ms: float
     p99_ms: float
-    errors: dict[str, int]
+    errors: Mapping[str, int]
     """Calls not answered OK by the name of their code."""
     repeated: int
     """Calls sent beyond the unique messages: replays, which cost less than orders. 0, or the round is void."""
-    server_cpu_s: float
-    ghz_cpu_s: float
+    cpu_s: Mapping[str, float]
+    """Processor seconds by group: ``server``, ``cassandra``, ``redis``, ``generator``."""
     others_cores: float
     """Cores that were busy with anything else meanwhile, the kernel's own work included: the noise of the figure."""
 
@@ -45,24 +44,6 @@ class Range(NamedTuple):
     median: float
     least: float
     most: float
-
-
-class Summary(NamedTuple):
-    """All rounds of one subject under one loop."""
-
-    subject: str
-    transport: str
-    loop: str
-    rounds: int
-    orders: int
-    orders_per_s: Range
-    p50_ms: Range
-    p99_ms: Range
-    errors: dict[str, int]
-    repeated: int
-    server_cpu_s_per_1000: Range
-    ghz_cpu_s_per_1000: Range
-    others_cores: Range
 
 
 def measure(calls: Sequence[Sequence[Call]]) -> tuple[float, float, float, float]:
@@ -100,27 +81,30 @@ def spread(values: Iterable[float]) -> Range:
     return Range(statistics.median(found), min(found), max(found))
 
 
-def summarise(rounds: Sequence[Round]) -> Summary:
-    """Returns the summary of at least one round of one subject under one loop."""
-    first = rounds[0]
-    errors: Counter[str] = Counter()
+def cpu_s_per_1000(rounds: Sequence[Round]) -> dict[str, float]:
+    """Returns the median processor seconds for 1,000 orders by group, of the rounds that answered any order."""
+    some = [one for one in rounds if one.orders]
+    groups = {group: None for one in some for group in one.cpu_s}
+    return {group: statistics.median(one.cpu_s.get(group, 0.0) / one.orders * 1e3 for one in some) for group in groups}
+
+
+def errors(rounds: Iterable[Round]) -> dict[str, int]:
+    """Returns the calls not answered OK of all rounds, by code."""
+    found: Counter[str] = Counter()
     for one in rounds:
-        errors.update(one.errors)
-    return Summary(
-        first.subject,
-        first.transport,
-        first.loop,
-        len(rounds),
-        sum(one.orders for one in rounds),
-        spread(one.orders_per_s for one in rounds),
-        spread(one.p50_ms for one in rounds),
-        spread(one.p99_ms for one in rounds),
-        dict(errors),
-        sum(one.repeated for one in rounds),
-        spread(one.server_cpu_s / max(1, one.orders) * 1e3 for one in rounds),
-        spread(one.ghz_cpu_s / max(1, one.orders) * 1e3 for one in rounds),
-        spread(one.others_cores for one in rounds),
-    )
+        found.update(one.errors)
+    return dict(found)
+
+
+def settled(costs: Sequence[float], slack: float, quiet_windows: int) -> bool:
+    """Whether a warm-up may end: the last ``quiet_windows`` costs an order undercut the least before by no ``slack``.
+
+    ``costs`` are those of the windows so far; a share of 0.05 as ``slack`` means that 5 % less still counts as falling.
+    """
+    if len(costs) <= quiet_windows:
+        return False
+    before = min(costs[:-quiet_windows])
+    return min(costs[-quiet_windows:]) > before * (1 - slack)
 
 
 def ratio(rounds: Sequence[Round], peers: Sequence[Round]) -> Range | None:

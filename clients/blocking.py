@@ -56,6 +56,7 @@ class Settings(TypedDict, total=False):
     request_ids: RequestIds | None
     discover: bool
     coalesce: bool
+    balancing: str
 
 
 class BlockingOrderClient:

@@ -59,9 +59,11 @@ class OrderClient:
 
     Creates and gets that are under way at the same time travel together in batches (``clients.gathering``); each keeps
     its own answer, deadline and cancellation. ``coalesce=False`` sends every one by itself.
+    ``balancing`` is how calls are spread over the workers: ``weighted_round_robin`` by the room that each reports,
+    ``round_robin`` evenly, ``pick_first`` all to one.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - every setting of a client, by name and with a default
         self,
         endpoints: str | Iterable[str] = ENDPOINT_DEFAULT,
         *,
@@ -72,11 +74,12 @@ class OrderClient:
         request_ids: RequestIds | None = None,
         discover: bool = True,
         coalesce: bool = True,
+        balancing: str = "weighted_round_robin",
     ) -> None:
         metadata = (("x-caller-id", caller_id),) if caller_id else ()
         self.request_ids = request_ids or RequestIds()
         self._deadline_s = deadline_s
-        self._fleet = Fleet(endpoint_texts.parse(endpoints), metadata=metadata, discover=discover)
+        self._fleet = Fleet(endpoint_texts.parse(endpoints), metadata=metadata, discover=discover, policy=balancing)
         self._calls = Calls(
             self._fleet, policy=policy or RetryPolicy(), budget=budget or RetryBudget(), metadata=metadata
         )

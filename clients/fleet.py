@@ -1,10 +1,11 @@
 """The way to the workers: finds them, balances over them, and follows them when they change.
 
 A client knows one or more *seeds*. From any of them it learns, by ``GetTopology``, the workers' own endpoints, and
-balances over those: a gRPC channel with ``round_robin`` and health checking, so that each call goes to a worker that
-serves, a dead worker is left out at once, and a draining one gets no new calls. ``WatchTopology`` tells about changes;
-then a new channel takes over and the old one is closed when its last call has ended. A server that has no topology, or
-workers that cannot be reached under their advertised addresses, leave the client on its seeds.
+balances over those: a gRPC channel with ``weighted_round_robin`` and health checking, so that calls go to the workers
+that serve, by the room that each says it has; a dead worker is left out at once, and a draining one gets no new calls.
+``WatchTopology`` tells about changes; then a new channel takes over and the old one is closed when its last call has
+ended. A server that has no topology, or workers that cannot be reached under their advertised addresses, leave the
+client on its seeds.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 import grpc
 
 from clients import endpoints
+from clients.subsetting import subset
 from protos.orders.v1 import orders_pb2_grpc
 from protos.topology.v1 import topology_pb2, topology_pb2_grpc
 
@@ -29,14 +31,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_SERVICE_CONFIG: Final = json.dumps(
-    {
-        "loadBalancingConfig": [{"round_robin": {}}],
-        "healthCheckConfig": {"serviceName": "orders.v1.OrderService"},
-    }
-)
+POLICIES: Final = ("weighted_round_robin", "round_robin", "pick_first")
+"""How calls are spread over the workers: by the room that each reports, evenly, or all to one."""
+
+_WEIGHING: Final = {
+    "blackoutPeriod": "0s",  # a worker that starts is weighed by its first reports; they are smoothed by themselves
+    "weightUpdatePeriod": "0.1s",
+    "weightExpirationPeriod": "10s",
+    "errorUtilizationPenalty": 10.0,  # one that fails every tenth call counts as full
+}
 _OPTIONS: Final = (
-    ("grpc.service_config", _SERVICE_CONFIG),
     ("grpc.enable_retries", 0),  # this library retries, with the request id and the budget that gRPC does not know
     # A worker that was killed is back in a second or two: look for it twice a second, not after gRPC's 1-120 s.
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -45,6 +49,12 @@ _OPTIONS: Final = (
     # The largest call is 3 MiB of messages; answers come with as much and their trailers.
     ("grpc.max_receive_message_length", 8 * 1024 * 1024),
     ("grpc.use_local_subchannel_pool", 1),  # a new channel must not inherit the back-off of an old one
+    # A worker that is stopped, or whose machine is gone, keeps its connections open: it is left out after 3 s without
+    # an answer to a ping. Each connection has a health watch, so there is always a call under way to ask for.
+    ("grpc.keepalive_time_ms", 1000),
+    ("grpc.keepalive_timeout_ms", 2000),
+    ("grpc.http2.ping_timeout_ms", 2000),
+    ("grpc.http2.max_pings_without_data", 0),
 )
 DISCOVERY_TIMEOUT_S: Final = 1.0
 """How long the first call waits for the topology before it goes to the seeds instead."""
@@ -53,17 +63,28 @@ READY_TIMEOUT_S: Final = 1.0
 _WATCH_BACKOFF_MAX_S: Final = 5.0
 
 
+def _service_config(policy: str) -> str:
+    parameters = _WEIGHING if policy == "weighted_round_robin" else {}
+    return json.dumps(
+        {
+            "loadBalancingConfig": [{policy: parameters}],
+            "healthCheckConfig": {"serviceName": "orders.v1.OrderService"},
+        }
+    )
+
+
 class Link:
     """One channel and its stubs; counts the calls that use it, so that it closes after the last one."""
 
-    def __init__(self, addresses: Sequence[str], target: str) -> None:
+    def __init__(self, addresses: Sequence[str], target: str, policy: str) -> None:
         self.addresses = tuple(addresses)
         self.target = target
         self.calls = 0
         self._retired = False
         # Without this the authority is the list of all addresses, which is none by RFC 3986, and servers refuse it.
         authority = ("grpc.default_authority", self.addresses[0])
-        self.channel = grpc.aio.insecure_channel(target, options=(*_OPTIONS, authority))
+        config = ("grpc.service_config", _service_config(policy))
+        self.channel = grpc.aio.insecure_channel(target, options=(*_OPTIONS, config, authority))
         self.orders: OrderServiceAsyncStub = orders_pb2_grpc.OrderServiceStub(self.channel)
         self.topology: TopologyServiceAsyncStub = topology_pb2_grpc.TopologyServiceStub(self.channel)
         self._closing: asyncio.Task[None] | None = None
@@ -111,9 +132,18 @@ class Fleet:
     """The present link to the workers, and the task that keeps it present."""
 
     def __init__(
-        self, seeds: Sequence[str], *, metadata: Sequence[tuple[str, str]] = (), discover: bool = True
+        self,
+        seeds: Sequence[str],
+        *,
+        metadata: Sequence[tuple[str, str]] = (),
+        discover: bool = True,
+        policy: str = POLICIES[0],
     ) -> None:
+        if policy not in POLICIES:
+            raise ValueError(f"there is no balancing by {policy!r}; choose one of {', '.join(POLICIES)}")
         self.seeds = tuple(seeds)
+        self._policy = policy
+        self._number = random.randrange(2**32)  # noqa: S311 - which subset of many workers this client takes
         self._metadata = tuple(metadata)
         self._discover = discover
         self._link: Link | None = None
@@ -179,7 +209,7 @@ class Fleet:
     async def _open(self) -> None:
         if self._closed:
             raise RuntimeError("the client is closed")
-        self._link = Link(self.seeds, await endpoints.resolve(self.seeds))
+        self._link = Link(self.seeds, await endpoints.resolve(self.seeds), self._policy)
         if self._discover:
             self._follower = asyncio.create_task(self._find_and_follow(self._link), name="crest-topology")
         else:
@@ -207,7 +237,7 @@ class Fleet:
             link, temporary = self._link, None
             if failures % 2 == 1:  # the workers we know may all be gone: ask where we began
                 with contextlib.suppress(OSError):
-                    link = temporary = Link(self.seeds, await endpoints.resolve(self.seeds))
+                    link = temporary = Link(self.seeds, await endpoints.resolve(self.seeds), self._policy)
             assert link is not None
             try:
                 with link.used():
@@ -232,11 +262,12 @@ class Fleet:
         """
         present = self._link
         assert present is not None
-        addresses = tuple(worker.address for worker in topology.workers if worker.address) or self.seeds
+        workers = tuple(worker.address for worker in topology.workers if worker.address)
+        addresses = subset(workers, self._number) or self.seeds
         if set(addresses) == set(present.addresses):
             return
         try:
-            successor = Link(addresses, await endpoints.resolve(addresses))
+            successor = Link(addresses, await endpoints.resolve(addresses), self._policy)
         except (OSError, ValueError) as error:
             log.warning("staying with %s: the advertised workers cannot be resolved: %s", present.target, error)
             return

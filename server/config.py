@@ -160,6 +160,20 @@ class Config:
         panel="Overload",
         text="Refuse calls that a worker could not serve in time, those of low priority first (see Overload).",
     )
+    rate_limit: float = _field(
+        0.0,
+        "Overload",
+        "Calls a second that each caller (`x-caller-id`) may make, counted in Redis when there is one; 0: any number.",
+        least=0,
+        most=1_000_000,
+    )
+    rate_burst: int = _field(
+        0,
+        "Overload",
+        "Calls that it may make at once after a pause; 0: as many as in a second.",
+        least=0,
+        most=1_000_000,
+    )
 
     workers: int = _field(
         2,

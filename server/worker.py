@@ -22,17 +22,19 @@ from typing import Final
 import uvloop
 
 from server import logs
+from server.admission.rates import RateLimit
 from server.app.clock import SystemClock
 from server.app.fleet import Fleet, WorkerInfo, WorkerState
 from server.app.orders import Orders
 from server.config import Config
 from server.metrics import Metrics, open_files
 from server.processes import BEAT, BEAT_INTERVAL_S, READY, WAITING, ControlReader, ExitCode, Launch, die_with_parent
-from server.rpc.admission import Admission
+from server.rpc.admission import Admission, everyone
+from server.rpc.rates import CallerRates
 from server.rpc.services import Services, build_services
 from server.transport.opening import open_server
 from server.transport.seam import BindError, Kind, TransportServer
-from shards.assembly import StorageSettings, TopologyAway, open_router
+from shards.assembly import StorageSettings, TopologyAway, open_rates, open_router
 from shards.contract import StoreError
 from shards.routing import Router
 
@@ -65,7 +67,7 @@ class Worker:
         self._shared = asyncio.Event()
         self._stopping = asyncio.Event()
         self._orphaned = False
-        self._admission = Admission() if launch.config.admission else None
+        self._admission: Admission | None = None
         self._servers: list[TransportServer] = []
         os.set_blocking(launch.status_fd, False)
 
@@ -85,6 +87,9 @@ class Worker:
             if router is None:
                 return ExitCode.STOPPED
             running.push_async_callback(router.close)
+            self._admission = await self._open_admission()
+            if self._admission is not None and self._admission.rates is not None:
+                running.push_async_callback(self._admission.rates.close)
             orders = Orders(router, SystemClock())
             running.push_async_callback(orders.close)
             services = build_services(
@@ -95,12 +100,26 @@ class Worker:
                 channelz=self._config.channelz,
                 admission=self._admission,
             )
+            running.callback(asyncio.create_task(services.report_load(), name="load").cancel)
             running.push_async_callback(self._stop_servers, 0.0)
             await self._open_ports(services)
             gc.freeze()  # what is there now stays, so no search needs to look at it
             await self._stopping.wait()
             return await self._drain(services)
         raise AssertionError  # an exit stack of closers swallows nothing
+
+    async def _open_admission(self) -> Admission | None:
+        """Returns the gate that the settings ask for."""
+        config = self._config
+        rates: CallerRates | None = None
+        if config.rate_limit:
+            limit = RateLimit(config.rate_limit, config.rate_burst or max(1, round(config.rate_limit)))
+            interval_us = max(1, round(limit.interval_s * 1e6))
+            shared = await open_rates(storage_settings(config), interval_us=interval_us, burst=limit.burst)
+            rates = CallerRates(limit, config.workers, shared)
+        if config.admission:
+            return Admission(rates=rates)
+        return None if rates is None else Admission(everyone(), rates)
 
     async def _open_router(self) -> Router | None:
         """Returns the router as soon as there is a topology for it; None when told to stop before that."""

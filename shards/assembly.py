@@ -12,8 +12,8 @@ from typing import Final, Protocol
 
 from shards.caches.layered import LayeredCache
 from shards.caches.local import LocalCache
-from shards.caches.redis_cluster import CLOCKS_DIFFER_S, Access, RedisClusterCache
-from shards.contract import Cache, Observer, Row, Store, StoreError, Unavailable
+from shards.caches.redis_cluster import CLOCKS_DIFFER_S, Access, RedisClusterCache, RedisClusterRates
+from shards.contract import Cache, Observer, Row, SharedRates, Store, StoreError, Unavailable
 from shards.facts import Facts
 from shards.following import Follower, OpenShard
 from shards.lanes import Lanes
@@ -290,13 +290,31 @@ async def _open_cache(settings: StorageSettings, observer: Observer) -> Cache:
     )
     if settings.cache != "redis_cluster":
         return near
-    access = Access(
+    far = await RedisClusterCache.open(
+        _access(settings), observer, ttl_s=settings.cache_ttl_s, prefix=settings.redis_prefix
+    )
+    return LayeredCache(near, far, observer)
+
+
+async def open_rates(settings: StorageSettings, *, interval_us: int, burst: int) -> SharedRates | None:
+    """Returns the counts of callers that all workers share, also when they are away; None where there is no Redis.
+
+    A caller may call once in ``interval_us`` microseconds, and ``burst`` times at once. Raises ``Unavailable`` for a
+    password not to be read.
+    """
+    if not settings.redis_seeds:
+        return None
+    return await RedisClusterRates.open(
+        _access(settings), interval_us=interval_us, burst=burst, prefix=settings.redis_prefix
+    )
+
+
+def _access(settings: StorageSettings) -> Access:
+    return Access(
         seeds=settings.redis_seeds,
         username=settings.redis_username or None,
         password=_first_line(settings.redis_password_file),
     )
-    far = await RedisClusterCache.open(access, observer, ttl_s=settings.cache_ttl_s, prefix=settings.redis_prefix)
-    return LayeredCache(near, far, observer)
 
 
 def _first_line(file: Path | None) -> str | None:

@@ -223,6 +223,9 @@ class Cache(Protocol):
         ``read_started`` (``time.monotonic`` seconds) is when the read that found them began: lifetime counts from it.
         """
 
+    async def created(self, rows: Sequence[Row], commit_started: float) -> None:
+        """Remembers rows of version 1 that a commit has just stored, or does not: no cache has an older version."""
+
     async def close(self) -> None:
         """Lets go of connections. Idempotent."""
 
@@ -331,3 +334,16 @@ class Invalid(StoreError):
 
 class DeadlineExceeded(StoreError):
     """The caller's deadline passed before the row was handed to the store. Nothing was written."""
+
+
+class SharedRates(Protocol):
+    """Counts of how often each caller called, shared by all workers (GCRA). Forgetful: a limiter, never the truth."""
+
+    async def take(self, caller_id: str, spent: int, wanted: int) -> tuple[int, float] | None:
+        """Counts ``spent`` calls, made already, and grants of ``wanted`` more what there is room for.
+
+        Returns how many are granted, and if none is, after how many seconds one would be; None when nobody answered.
+        """
+
+    async def close(self) -> None:
+        """Lets go of connections. Idempotent."""

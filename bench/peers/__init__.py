@@ -1,1 +1,1 @@
-"""Servers to compare with."""
+"""Servers to compare with, and how they are built."""

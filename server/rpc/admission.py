@@ -11,13 +11,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from server.admission.gate import BEGIN, FULL, LATE, WAIT, Gate, Priority, Verdict, Waiter
 from server.admission.limit import GradientLimit, Track
 from server.domain.errors import OrderError, Reason
-from server.rpc.call import DEADLINE_DEFAULT_S, DEADLINE_S_MAX, Context
+from server.rpc.call import ANONYMOUS, CALLER_KEY, DEADLINE_DEFAULT_S, DEADLINE_S_MAX, Context
 from server.rpc.errors import Refusal, refusal_of
+from server.rpc.rates import CallerRates
 
 PRIORITY_KEY: Final = "crest-priority"
 """Metadata of a call: ``critical``, ``normal`` or ``low``. Anything else counts as not said."""
@@ -29,6 +30,7 @@ SWEEP_S: Final = 0.05
 """How often those in line are looked at whose time may be up."""
 
 _UNIT_BITS: Final = 10  # a unit is a call of up to 1 KiB: a batch of 100 orders counts as 17
+_EVERYONE: Final = 2**31
 _PRIORITIES: Final[Mapping[str | bytes, int]] = {priority.name.lower(): int(priority) for priority in Priority}
 _NAMES: Final = tuple(priority.name.lower() for priority in Priority)
 
@@ -40,10 +42,23 @@ Shed: TypeAlias = tuple[str, str, str]
 """Method, priority and reason of calls that were refused."""
 
 
+class Caller(Waiter, Protocol):
+    """A call in line that can be told why it is refused."""
+
+    def refuse(self, refusal: Refusal) -> None:
+        """It ends so. Must not raise."""
+
+
+def everyone() -> GradientLimit:
+    """Returns a limit that lets everyone in."""
+    return GradientLimit(floor=_EVERYONE, ceiling=_EVERYONE)
+
+
 class Admission:
     """One for a worker, in its event loop."""
 
-    def __init__(self, limit: GradientLimit | None = None) -> None:
+    def __init__(self, limit: GradientLimit | None = None, rates: CallerRates | None = None) -> None:
+        self.rates = rates
         self.gate = Gate(limit or GradientLimit(), time.monotonic())
         self._shed: dict[Shed, int] = {}
         self._sweep_later: asyncio.TimerHandle | None = None
@@ -106,22 +121,29 @@ class Entry:
         """Serves one call that was let in."""
         self.track: Track = admission.gate.limit.track()
 
-    def admit(self, call: Waiter, metadata: Metadata, left_s: float | None, size: int, now: float) -> Verdict:
+    def admit(self, call: Caller, metadata: Metadata, left_s: float | None, size: int, now: float) -> Verdict:
         """Decides about a call of so many bytes that has ``left_s`` seconds (None: no deadline).
 
         BEGIN: serve it, and call ``leave`` when it is over. WAIT: it is in line. Otherwise it has been turned away.
         """
         call.track = track = self.track
         priority = self._priority
+        caller_id: str | bytes = ANONYMOUS
         for key, value in metadata:
             if key == PRIORITY_KEY:
                 priority = _PRIORITIES.get(value, priority)
+            elif key == CALLER_KEY:
+                caller_id = value
         call.priority = priority
         call.units = units = 1 + (size >> _UNIT_BITS)
         if left_s is None or left_s > DEADLINE_S_MAX:
             left_s = DEADLINE_DEFAULT_S
         call.deadline = deadline = now + left_s
         admission = self._admission
+        if admission.rates is not None and (refusal := admission.rates.check(caller_id, units, now)) is not None:
+            admission.count_shed(self.name, priority, refusal.reason)
+            call.refuse(refusal)
+            return FULL
         verdict = self._gate.decide(track, priority, units, deadline, now)
         if verdict is BEGIN:
             return verdict
@@ -192,7 +214,11 @@ class _Place:
 
     def turn_away(self, verdict: Verdict) -> None:
         """Lets the task end."""
-        self.refused = self._entry.refusal(self, verdict)
+        self.refuse(self._entry.refusal(self, verdict))
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Lets the task end."""
+        self.refused = refusal
         if self._turn is not None and not self._turn.done():
             self._turn.set_result(None)
 

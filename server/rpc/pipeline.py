@@ -24,6 +24,7 @@ from server.rpc.admission import Admission, Entry, Handle
 from server.rpc.call import Call, Context
 from server.rpc.call_log import CallLog
 from server.rpc.errors import Refusal, RefusedError, refusal_of
+from server.rpc.load_report import LoadReport
 from server.rpc.observer import CallObserver
 from server.rpc.streams import Streams, StreamTask, shutting_down
 
@@ -52,17 +53,22 @@ class Pipeline:
     """Makes handlers. One for all services of a worker, since it counts what is under way."""
 
     def __init__(
-        self, observer: CallObserver, log: CallLog, streams: Streams, admission: Admission | None = None
+        self,
+        observer: CallObserver,
+        log: CallLog,
+        streams: Streams,
+        admission: Admission | None = None,
+        load: LoadReport | None = None,
     ) -> None:
         self._begin = observer.call_started
         self._observed = observer.call_ended
         self._log = log
         self._streams = streams
         self._admission = admission
-        self._calls = 0
+        self._load = LoadReport() if load is None else load
 
     def __repr__(self) -> str:
-        return f"Pipeline(calls={self._calls}, streams={self._streams.count})"
+        return f"Pipeline(calls={self._load.in_flight}, streams={self._streams.count})"
 
     def admitted(
         self, name: str, request_type: type[RequestT], method: UnaryMethod[RequestT, ResponseT], priority: Priority
@@ -80,22 +86,27 @@ class Pipeline:
     def unary(self, name: str, request_type: type[RequestT], method: UnaryMethod[RequestT, ResponseT]) -> Handler:
         """Returns the handler of a unary method; ``name`` is ``package.Service/Method``."""
         parse = request_type.FromString
+        load = self._load
 
         async def handle(data: bytes, context: Context) -> bytes:
             call = Call()
             self._begin(name)
-            self._calls += 1
+            load.in_flight += 1
             try:
                 call.open(context)
-                _check(data, self._calls)
-                return (await method(parse(data), call)).SerializeToString(deterministic=True)
+                _check(data, load.in_flight)
+                answer = (await method(parse(data), call)).SerializeToString(deterministic=True)
+                context.set_trailing_metadata(load.trailers)
             except asyncio.CancelledError:
                 call.code = "CANCELLED"
                 raise
             except Exception as error:  # noqa: BLE001  # every failure of a call becomes its status here, once
                 await self._abort(name, call, context, error)
+            else:
+                return answer
             finally:
-                self._calls -= 1
+                load.in_flight -= 1
+                load.ended(call.code)
                 self._end(name, call)
 
         return grpc.unary_unary_rpc_method_handler(handle)

@@ -14,6 +14,7 @@ from server.rpc.batches import Creates
 from server.rpc.call_log import CallLog
 from server.rpc.health import NAME as HEALTH_NAME
 from server.rpc.health import HealthServicer
+from server.rpc.load_report import LoadReport
 from server.rpc.observer import CallObserver, NullObserver
 from server.rpc.orders import OrderServicer
 from server.rpc.pipeline import Pipeline, Service
@@ -37,11 +38,13 @@ class Services:
         pipeline: Pipeline,
         streams: Streams,
         admission: Admission | None,
+        load: LoadReport,
     ) -> None:
         self._services = services
         self._health = health
         self._pipeline = pipeline
         self._streams = streams
+        self._load = load
         self.admission = admission
         """The gate before calls; None where every call is let in."""
 
@@ -62,6 +65,10 @@ class Services:
         """
         self._streams.end()
 
+    async def report_load(self) -> None:
+        """Tells balancing callers with every answer how busy this worker is, until cancelled."""
+        await self._load.run()
+
 
 def build_services(
     *,
@@ -78,7 +85,8 @@ def build_services(
     """
     streams = Streams()
     log = CallLog(lambda slot: router.topology.slot_shards[slot])
-    pipeline = Pipeline(NullObserver() if observer is None else observer, log, streams, admission)
+    load = LoadReport() if admission is None else LoadReport(lambda: admission.gate.waiting)
+    pipeline = Pipeline(NullObserver() if observer is None else observer, log, streams, admission, load)
     own = [
         OrderServicer(orders, Creates(orders, log)).service(pipeline),
         TopologyServicer(router, fleet).service(pipeline),
@@ -88,5 +96,5 @@ def build_services(
     health = HealthServicer((ORDER_SERVICE, topology_service.NAME))
     reflection = ReflectionServicer((*(service.name for service in own), HEALTH_NAME))
     return Services(
-        (*own, health.service(pipeline), *reflection.services(pipeline)), health, pipeline, streams, admission
+        (*own, health.service(pipeline), *reflection.services(pipeline)), health, pipeline, streams, admission, load
     )

@@ -29,7 +29,8 @@ def options(*, reuse_port: bool) -> list[tuple[str, int]]:
         ("grpc.absolute_max_metadata_size", METADATA_BYTES_MAX),
         ("grpc.keepalive_time_ms", KEEPALIVE_S * 1000),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_S * 1000),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_S_MIN * 1000),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", int(PING_S_MIN * 1000)),
+        ("grpc.http2.max_ping_strikes", 0),
         ("grpc.enable_channelz", 1),  # costs counters; whether it is served is decided by the services
     ]
 

@@ -46,6 +46,10 @@ IO_THREADS: Final = 1
 EVENTS_MAX: Final = 256
 """Taken from the front at once."""
 
+TAKES_MAX: Final = 8
+"""Times that it is taken from in one turn of the loop, as long as it gives that many. What waits inside of the front
+waits unseen: it is in no line, has no priority, and is refused when it is late already."""
+
 LINGER_S: Final = 0.25
 """Between the last answer and closing: the front has no sign for "sent", and closes without looking."""
 
@@ -81,6 +85,7 @@ class _Call:
         "server",
         "task",
         "track",
+        "trailers",
         "units",
         "until",
     )
@@ -105,6 +110,8 @@ class _Call:
         """The caller left, or its deadline passed."""
         self.is_begun = False
         self.task: asyncio.Task[Any] | None = None
+        self.trailers: Metadata = ()
+        """Go with the answer."""
 
     def invocation_metadata(self) -> Metadata:
         """Returns the request's metadata."""
@@ -113,6 +120,10 @@ class _Call:
     def time_remaining(self) -> float | None:
         """Returns the seconds left of the caller's deadline, None without one."""
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+
+    def set_trailing_metadata(self, trailing_metadata: Metadata) -> None:
+        """Sends these with an answer that succeeds; a refusal has its own."""
+        self.trailers = trailing_metadata
 
     async def write(self, message: bytes) -> None:
         """Sends one message of a stream, as soon as the reader has room for it."""
@@ -133,8 +144,12 @@ class _Call:
 
     def turn_away(self, verdict: Verdict) -> None:
         """It is refused, on arrival or in line."""
+        self.refuse(self.entry.refusal(self, verdict))
+
+    def refuse(self, refusal: Refusal) -> None:
+        """It ends so, before it has begun."""
         self.server.drop(self)
-        self.fail(self.entry.refusal(self, verdict))
+        self.fail(refusal)
 
     def fail(self, refusal: Refusal) -> None:
         """As ``abort``, from outside of the handler."""
@@ -188,7 +203,7 @@ class NativeServer:
         self._refusing = False
         self._taken = 0
         """Calls so far."""
-        self._answers: list[tuple[int, bytes]] = []
+        self._answers: list[tuple[int, bytes, Metadata]] = []
         """Of this turn of the loop, call id and bytes: fewer than there are calls."""
 
     def __repr__(self) -> str:
@@ -273,6 +288,15 @@ class NativeServer:
         if not events:
             self._idle.release()
             return
+        for _ in range(TAKES_MAX):
+            self._enter(events)
+            if len(events) < EVENTS_MAX:
+                break
+            events = self._front.recv_batch_details(EVENTS_MAX, 0) or []
+        self._loop.call_soon(self._take_next)
+
+    def _enter(self, events: list[Any]) -> None:
+        """Takes in what has happened: a call is begun, put in line or refused."""
         now = time.monotonic()
         for kind, call_id, method_id, payload, _, details in events:
             if kind == EVENT_CANCEL:
@@ -292,7 +316,6 @@ class NativeServer:
             call.entry, call.server, call.payload = entry, self, payload
             if entry.admit(call, details[0], details[2], len(payload), now) is BEGIN:
                 call.task = self._loop.create_task(self._run_admitted(call, payload, now))
-        self._loop.call_soon(self._take_next)
 
     def _cancel(self, call_id: int) -> None:
         """The caller of a call has left."""
@@ -334,8 +357,8 @@ class NativeServer:
         """
         answers, self._answers = self._answers, []
         respond = self._front.respond
-        for call_id, answer in answers:
-            respond(call_id, answer)
+        for call_id, answer, trailers in answers:
+            respond(call_id, answer, None, trailers)
 
     async def _run(self, call: _Call, payload: bytes, method: _Method, *, streaming: bool) -> bool:
         """Serves a call; returns whether it was answered."""
@@ -352,7 +375,7 @@ class NativeServer:
             else:
                 if not self._answers:
                     self._loop.call_soon(self._respond)
-                self._answers.append((call.call_id, answer))
+                self._answers.append((call.call_id, answer, call.trailers))
         except grpc.aio.AbortError:
             pass  # told
         except asyncio.CancelledError:

@@ -20,8 +20,9 @@ KEEPALIVE_S: Final = 60
 KEEPALIVE_TIMEOUT_S: Final = 20
 """So long it may take to answer; then the connection is closed and its calls are cancelled."""
 
-PING_S_MIN: Final = 10
-"""Callers may ask as often as this; grpcio's default of five minutes cuts off those with a usual keepalive."""
+PING_S_MIN: Final = 0.5
+"""Callers may ask as often as this whether a worker lives. The client library does each second, to notice one that is
+stopped; grpcio's default of five minutes would cut it off."""
 
 
 class Kind(enum.Enum):

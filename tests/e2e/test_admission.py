@@ -14,7 +14,10 @@ from google.rpc import error_details_pb2, status_pb2
 from protos.orders.v1 import orders_pb2 as pb
 from server.admission import gate as gates
 from server.admission.limit import GradientLimit
-from server.rpc.admission import Admission
+from server.admission.rates import RateLimit
+from server.rpc.admission import Admission, everyone
+from server.rpc.rates import HINTS_S, CallerRates
+from server.transport import Kind
 from shards.routing import Router
 from tests.support.rpc_worker import KINDS, RpcWorker, a_create, new_id, prepared, rpc_worker
 from tests.support.waiting import until
@@ -176,6 +179,23 @@ async def test_who_leaves_the_line_leaves_nothing_behind(worker: Worker) -> None
     await worker.stands(in_flight=0, waiting=0)
     await worker.create()
     assert worker.held.held == 2
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.value)
+async def test_each_caller_has_its_rate(kind: Kind, tmp_path: Path) -> None:
+    """A caller beyond its rate is RATE_LIMITED with a hint when there is room again; others do not notice."""
+    rates = CallerRates(RateLimit(0.01, 2), 1, None)
+    with prepared(tmp_path / "data") as settings:
+        async with rpc_worker(kind, settings, admission=Admission(everyone(), rates)) as worker:
+            shop, other = (("x-caller-id", "shop"),), (("x-caller-id", "other"),)
+            for _ in range(2):
+                await worker.orders.CreateOrder(a_create(), metadata=shop)
+            for _ in range(3):
+                code, reason, hint_s = await refusal(worker.orders.CreateOrder(a_create(), metadata=shop))
+                assert (code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED")
+                assert hint_s == HINTS_S[-1]  # the room comes later than the longest hint there is
+            await worker.orders.CreateOrder(a_create(), metadata=other)
+            await worker.orders.CreateOrder(a_create())
 
 
 async def test_health_is_answered_all_the_time(worker: Worker) -> None:

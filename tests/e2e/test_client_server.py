@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
+import psutil
 import pytest
 
 from clients import (
@@ -22,13 +23,16 @@ from clients import (
     RequestIdExpired,
     RequestIdReused,
     RequestIds,
+    RetryPolicy,
     State,
     TransitionNotAllowed,
     VersionMismatch,
 )
 from protos.orders.v1 import orders_pb2, orders_pb2_grpc
-from tests.support.crest import Crest
+from tests.support.crest import Crest, create_request, orders
+from tests.support.proxy import Proxy
 from tests.support.storage import SETUPS, storage
+from tests.support.waiting import until
 
 HOST = "127.0.0.25"
 PORT = 20600
@@ -37,6 +41,8 @@ WORKERS = 2
 LINES = [OrderLine("sku-1", 2, 1999), OrderLine("sku-2", 1, 1)]
 SERVICE_CONFIG = Path(__file__).resolve().parents[2] / "clients" / "service_config.json"
 HOUR_MS = 3_600_000
+LOAD_KEYS = (b"endpoint-load-metrics-bin", bytes.fromhex("2d5256735495a838e45a92a6c3110b466abf"))
+"""The trailer's name as it is, and in the Huffman code of HPACK (RFC 7541, appendix B)."""
 
 
 @pytest.fixture(scope="module", params=SETUPS, ids="-".join)
@@ -231,3 +237,50 @@ async def test_concurrent_calls_of_one_client_are_each_their_own(customer: str) 
         assert [order.order_id for order in found] == [each.order.order_id for each in created]
         with pytest.raises(NotFound):
             await client.get(str(uuid.UUID(int=uuid.UUID(found[0].order_id).int ^ 1)))
+
+
+class Tap(Proxy):
+    """A proxy that keeps what was answered through it."""
+
+    def __init__(self, host: str, port: int, target: tuple[str, int]) -> None:
+        super().__init__(host, port, target)
+        self.answered = b""
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, replies: bool) -> None:
+        while chunk := await reader.read(65_536):
+            if replies:
+                self.answered += chunk
+            writer.write(chunk)
+            await writer.drain()
+
+
+async def test_answers_tell_how_busy_their_worker_is(customer: str) -> None:
+    """Answers of a worker that has served for a moment carry its load, for callers that balance by it."""
+    request = create_request(customer)
+    async with (  # gRPC keeps this trailer from its callers, so it is looked for on the wire
+        Tap(HOST, 0, (HOST, PORT + 1)) as tap,
+        grpc.aio.insecure_channel(tap.endpoint, options=[("grpc.use_local_subchannel_pool", 1)]) as channel,
+    ):
+
+        async def answered() -> bytes:
+            await orders(channel).CreateOrder(request, wait_for_ready=True)
+            return tap.answered
+
+        await until(answered, lambda data: any(key in data for key in LOAD_KEYS))
+
+
+async def test_a_stopped_worker_holds_no_calls(server: Crest, customer: str) -> None:
+    """With a worker stopped, its connections open, every call is answered by the others within its first attempts."""
+    pids = [server.logged("a child is ready", child=f"worker-{number}")[-1]["pid"] for number in range(WORKERS)]
+    stopped = psutil.Process(pids[0])
+    # an attempt lasts longer than the test may: who is held by the stopped worker until its end fails
+    patient = RetryPolicy(attempt_timeout_s=20)
+    async with OrderClient(SEED, policy=patient, deadline_s=20, coalesce=False) as client:
+        await asyncio.gather(*(client.create(customer, "EUR", LINES) for _ in range(20)))
+        stopped.suspend()
+        try:
+            for _ in range(3):
+                created = await asyncio.gather(*(client.create(customer, "EUR", LINES) for _ in range(20)))
+                assert len({each.order.order_id for each in created}) == 20
+        finally:
+            stopped.resume()

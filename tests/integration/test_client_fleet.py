@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import struct
 from collections.abc import AsyncIterator
 
 import pytest
@@ -57,6 +58,32 @@ async def test_dead_and_draining_workers_get_no_calls(fleet: list[ScriptedServer
         before = shares(fleet)
         await creates(client, 10)
         assert [after - earlier for after, earlier in zip(shares(fleet), before, strict=True)] == [0, 0, 10]
+
+
+async def test_the_worker_with_more_room_gets_more_calls(fleet: list[ScriptedServer]) -> None:
+    """Calls go by the load that workers report with their answers; without balancing by weight they go evenly."""
+    for server, utilization in zip(fleet, (0.9, 0.1, 0.9), strict=True):
+        report = struct.pack("<BdBd", 6 << 3 | 1, 100.0, 9 << 3 | 1, utilization)  # xds.data.orca.v3.OrcaLoadReport
+        server.trailers = (("endpoint-load-metrics-bin", report),)
+    seeds = [server.address for server in fleet]
+    async with OrderClient(seeds, policy=QUICK) as client:
+
+        async def turn() -> list[int]:
+            before = shares(fleet)
+            await creates(client, 22)
+            return [after - earlier for after, earlier in zip(shares(fleet), before, strict=True)]
+
+        # of 11 parts the one with room has 9; weights are computed ten times a second
+        turned = await until(turn, lambda shares: shares[1] >= 16)
+        assert min(turned) > 0
+    async with OrderClient(seeds, policy=QUICK, balancing="round_robin") as client:
+        assert min(await until(turn, lambda shares: max(shares) <= 8)) >= 7
+
+
+def test_an_unknown_balancing_is_refused() -> None:
+    """A name that is no policy is told at once, with those that are."""
+    with pytest.raises(ValueError, match="weighted_round_robin, round_robin, pick_first"):
+        OrderClient(HOST, balancing="random")
 
 
 async def test_new_workers_are_followed(fleet: list[ScriptedServer]) -> None:

@@ -8,22 +8,21 @@ succeed.
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import time
 import uuid
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 import grpc
-from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
-from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from protos.orders.v1 import orders_pb2
 from protos.topology.v1 import topology_pb2
+from tests.support.cues import Cue, Fail, Hang, Items, LoseReply, refused_id, unavailable
+
+__all__ = ["Cue", "Fail", "Hang", "Items", "LoseReply", "ScriptedServer", "refused_id", "unavailable"]
 
 SERVICE = "orders.v1.OrderService"
 State = orders_pb2.Order.State
@@ -31,91 +30,6 @@ MessageT = TypeVar("MessageT", bound=Message)
 if TYPE_CHECKING:  # neither class can be subscripted at run time
     Context = grpc.aio.ServicerContext[Any, Any]
     Handler = grpc.RpcMethodHandler[Any, Any]
-
-
-@dataclass(frozen=True)
-class Fail:
-    """The call fails without doing anything. With a ``reason`` it carries the details that the service would send."""
-
-    code: grpc.StatusCode
-    reason: str = ""
-    message: str = "on cue"
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    violations: Sequence[tuple[str, str]] = ()
-    retry_delay_s: float | None = None
-
-    @property
-    def details(self) -> bytes:
-        """The trailer ``grpc-status-details-bin``."""
-        parts: list[Any] = [
-            error_details_pb2.ErrorInfo(reason=self.reason, domain="orders.v1", metadata=dict(self.metadata))
-        ]
-        if self.violations:
-            bad = error_details_pb2.BadRequest()
-            for path, description in self.violations:
-                bad.field_violations.add(field=path, description=description)
-            parts.append(bad)
-        if self.retry_delay_s is not None:
-            parts.append(error_details_pb2.RetryInfo(retry_delay=_duration(self.retry_delay_s)))
-        status = status_pb2.Status(code=self.code.value[0], message=self.message)
-        for part in parts:
-            packed = any_pb2.Any()
-            packed.Pack(part)
-            status.details.append(packed)
-        return bytes(status.SerializeToString())
-
-    async def abort(self, context: Context) -> None:
-        """Ends a call with this failure; raises."""
-        if self.reason:
-            context.set_trailing_metadata((("grpc-status-details-bin", self.details),))
-        await context.abort(self.code, self.message)
-
-    @property
-    def item(self) -> orders_pb2.Error:
-        """The same failure as the error of one item."""
-        error = orders_pb2.Error(
-            code=self.code.value[0],
-            reason=self.reason,
-            message=self.message,
-            metadata=dict(self.metadata),
-            field_violations=[orders_pb2.FieldViolation(field=f, description=d) for f, d in self.violations],
-        )
-        if self.retry_delay_s is not None:
-            error.retry_delay.CopyFrom(_duration(self.retry_delay_s))
-        return error
-
-
-@dataclass(frozen=True)
-class LoseReply:
-    """The call does its work, and then fails."""
-
-    code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE
-
-
-@dataclass(frozen=True)
-class Hang:
-    """The call never answers."""
-
-
-@dataclass(frozen=True)
-class Items:
-    """In a batch, the items at these positions fail; the others are created."""
-
-    errors: Mapping[int, Fail]
-
-
-Cue = Fail | LoseReply | Hang | Items
-
-
-def unavailable() -> Fail:
-    """A broken connection, as a caller sees it: a code without details."""
-    return Fail(grpc.StatusCode.UNAVAILABLE)
-
-
-def refused_id(reason: str, server_time: dt.datetime) -> Fail:
-    """REQUEST_ID_AHEAD or REQUEST_ID_EXPIRED, by a server whose clock shows ``server_time``."""
-    metadata = {"server_time": server_time.isoformat()}
-    return Fail(grpc.StatusCode.INVALID_ARGUMENT, reason, metadata=metadata)
 
 
 class ScriptedServer:
@@ -131,6 +45,8 @@ class ScriptedServer:
         self.orders: dict[tuple[str, str], orders_pb2.Order] = {}
         """What was created, by customer and request id."""
         self.caller_ids: set[str] = set()
+        self.trailers: tuple[tuple[str, str | bytes], ...] = ()
+        """Sent with the answer of every call that succeeds."""
         self._topology_changed = asyncio.Condition()
         self._epoch = 1
         self._health = health.aio.HealthServicer()
@@ -322,6 +238,7 @@ class ScriptedServer:
             await asyncio.Event().wait()
         if isinstance(cue, Fail):
             await cue.abort(context)
+        context.set_trailing_metadata(self.trailers)
         return cue
 
     def _create(self, request: orders_pb2.CreateOrderRequest) -> tuple[orders_pb2.Order, bool]:
@@ -430,9 +347,3 @@ def _stream(kind: type[Message], method: Callable[[Any, Context], AsyncIterator[
 
 def _bytes(message: Message) -> bytes:
     return message.SerializeToString()
-
-
-def _duration(seconds: float) -> duration_pb2.Duration:
-    duration = duration_pb2.Duration()
-    duration.FromNanoseconds(round(seconds * 1e9))
-    return duration

@@ -6,22 +6,22 @@ import random
 from pathlib import Path
 
 import pytest
-from google.protobuf import proto
+from google.protobuf import proto, wrappers_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import ghz, load
-from bench.campaign import open_loop_rate
+from bench import load
 from bench.ghz import Call, GhzError, read_report
 from bench.profiling import read_samples
-from bench.summary import Range, Round, measure, percentile, ratio, spread, summarise
+from bench.summary import Round, cpu_s_per_1000, errors, measure, percentile, ratio, settled
 from protos.orders.v1 import orders_pb2
 from shards.keys import parse_uuid7
 
 
-def a_round(subject: str = "crest", rate: float = 100.0, errors: dict[str, int] | None = None) -> Round:
+def a_round(subject: str = "crest", rate: float = 100.0, failed: dict[str, int] | None = None) -> Round:
     """A round with unremarkable figures."""
-    return Round(subject, "native", "closed", 1000, 10.0, rate, 1.0, 2.0, errors or {}, 0, 0.5, 0.25, 0.1)
+    cpu_s = {"server": 0.5, "cassandra": 1.5, "generator": 0.25}
+    return Round(subject, "closed", 1000, 10.0, rate, 1.0, 2.0, failed or {}, 0, cpu_s, 0.1)
 
 
 def test_rate_is_of_the_time_when_all_ports_were_loaded() -> None:
@@ -53,14 +53,28 @@ def test_percentile_covers_its_share(values: list[float], share: float) -> None:
     assert sum(value < found for value in ordered) < share * len(ordered) + 1e-9
 
 
-def test_summary_adds_errors_and_takes_medians() -> None:
-    """Errors of all rounds are added by code, figures become median and range."""
-    summary = summarise(
-        [a_round(rate=90, errors={"Unavailable": 2}), a_round(rate=110, errors={"Unavailable": 1}), a_round(rate=100)]
-    )
-    assert summary.orders_per_s == Range(100, 90, 110)
-    assert summary.errors == {"Unavailable": 3}
-    assert summary.server_cpu_s_per_1000 == spread([0.5])
+def test_errors_are_added_and_costs_are_medians() -> None:
+    """Errors of all rounds are added by code, and what 1,000 orders cost is the median, group by group."""
+    rounds = [a_round(failed={"Unavailable": 2}), a_round(failed={"Unavailable": 1}), a_round()]
+    assert errors(rounds) == {"Unavailable": 3}
+    dear = a_round()._replace(cpu_s={"server": 9.0, "cassandra": 1.5, "generator": 0.25})
+    assert cpu_s_per_1000([*rounds, dear]) == {"server": 0.5, "cassandra": 1.5, "generator": 0.25}
+    assert cpu_s_per_1000([a_round()._replace(orders=0)]) == {}
+
+
+@pytest.mark.parametrize(
+    ("costs", "done"),
+    [
+        ([], False),
+        ([3.0, 1.0], False),
+        ([3.0, 1.0, 0.99], False),
+        ([3.0, 1.0, 0.99, 1.02], True),
+        ([3.0, 2.0, 1.0, 0.5], False),
+    ],
+)
+def test_warm_up_ends_when_an_order_stops_becoming_cheaper(costs: list[float], done: bool) -> None:
+    """A subject is warm when two windows in a row have not undercut the cheapest before them by a twentieth."""
+    assert settled(costs, 0.05, 2) is done
 
 
 def test_ratio_is_of_neighbours() -> None:
@@ -69,12 +83,6 @@ def test_ratio_is_of_neighbours() -> None:
     peers = [a_round("empty", 100), a_round("empty", 100), a_round("empty", 0)]
     assert ratio(ours, peers) == pytest.approx((0.7, 0.5, 0.9))
     assert ratio(ours, []) is None
-
-
-def test_open_loop_runs_at_half_of_what_crest_can() -> None:
-    """The open loop's rate follows Crest's closed rounds, not the peer's, and is 0 when there was none."""
-    assert open_loop_rate([a_round(rate=1000), a_round("empty", 9000), a_round(rate=3000)]) == 1000
-    assert open_loop_rate([a_round("empty", 9000)]) == 0
 
 
 def test_report_of_ghz_is_read_in_order_of_end() -> None:
@@ -94,27 +102,40 @@ def test_damaged_report_is_an_error_of_ghz() -> None:
         read_report(b'{"details": [')
 
 
-def test_messages_are_delimited_and_unique(tmp_path: Path) -> None:
-    """A file holds so many requests behind their lengths, each with a UUIDv7 of its own."""
-    load.write_messages(tmp_path / "m", 300, random.Random(1))
+@pytest.mark.parametrize("orders_per_call", [1, 3])
+def test_messages_are_delimited_and_unique(orders_per_call: int, tmp_path: Path) -> None:
+    """A file holds so many messages behind their lengths, and each order has a UUIDv7 of its own."""
+    kind = load.CREATE if orders_per_call == 1 else load.batch_of(orders_per_call)
+    load.write_messages(tmp_path / "m", 300, random.Random(1), kind)
     file = io.BytesIO((tmp_path / "m").read_bytes())
-    requests = [proto.parse_length_prefixed(orders_pb2.CreateOrderRequest, file) for _ in range(300)]
+    if orders_per_call == 1:
+        orders = [proto.parse_length_prefixed(orders_pb2.CreateOrderRequest, file) for _ in range(300)]
+    else:
+        batches = [proto.parse_length_prefixed(orders_pb2.BatchCreateOrdersRequest, file) for _ in range(300)]
+        assert {len(batch.requests) for batch in batches} == {orders_per_call}
+        orders = [one for batch in batches for one in batch.requests]
     assert not file.read()
-    ids = {parse_uuid7(request.request_id) for request in requests}
-    assert len(ids) == 300
+    ids = {parse_uuid7(order.request_id) for order in orders}
+    assert len(ids) == 300 * orders_per_call
     assert None not in ids
+    assert all(order.customer_id and len(order.lines) == 2 and order.attributes for order in orders)
 
 
-@pytest.mark.parametrize("name", ["create-order.json", "create-order-reflection.json"])
-def test_shipped_configurations_differ_in_the_proto_only(name: str) -> None:
-    """Both configurations of ghz call CreateOrder alike, one of them with the proto of this checkout."""
-    config = json.loads((ghz.ROOT / "bench/config" / name).read_text())
-    other = json.loads((ghz.ROOT / "bench/config/create-order.json").read_text())
-    assert config["call"] == ghz.CALL
-    assert {key: other[key] for key in other.keys() - {"proto", "import-paths"}} == {
-        key: config[key] for key in config.keys() - {"proto", "import-paths"}
-    }
-    assert (ghz.ROOT / other["proto"]).exists()
+def test_reads_ask_for_the_hot_orders_over_and_over(tmp_path: Path) -> None:
+    """Messages of reads go through the ids given, and begin again when they are through."""
+    load.write_messages(tmp_path / "m", 5, random.Random(1), load.get(["a", "b"]))
+    file = io.BytesIO((tmp_path / "m").read_bytes())
+    asked = [proto.parse_length_prefixed(orders_pb2.GetOrderRequest, file).order_id for _ in range(5)]
+    assert asked == ["a", "b", "a", "b", "a"]
+
+
+@given(st.binary(max_size=20_000))
+def test_length_goes_before_a_message_as_protobuf_has_it(message: bytes) -> None:
+    """A delimited message is read back by protobuf's own reader of lengths."""
+    wrapped = wrappers_pb2.BytesValue(value=message)
+    file = io.BytesIO(load.delimited(wrapped.SerializeToString()))
+    assert proto.parse_length_prefixed(wrappers_pb2.BytesValue, file) == wrapped
+    assert not file.read()
 
 
 def test_samples_count_for_our_innermost_line() -> None:

@@ -46,6 +46,10 @@ class Context:
         """Keeps."""
         self.written.append(message)
 
+    def set_trailing_metadata(self, trailing_metadata: object) -> None:
+        """Takes what goes with an answer."""
+        self.trailers = trailing_metadata
+
     async def abort(self, code: grpc.StatusCode, _details: str, _trailers: object) -> NoReturn:
         """Keeps and raises."""
         self.code = code

@@ -1,4 +1,4 @@
-"""`python -m bench.peers.empty`: one process that answers the same bytes to every CreateOrder and reads none.
+"""`python -m bench.peers.empty`: one process that answers the same bytes to every call and reads none.
 
 It takes the worker's transport, event loop and arrangement of ports, so that what is left of Crest's cost beside it is
 what Crest does with a call.
@@ -34,13 +34,14 @@ def main(
 
 
 async def _serve(host: str, own_port: int, shared_port: int, transport: Kind, answer: bytes) -> None:
-    async def create(_request: bytes, _context: Context) -> bytes:
+    async def handle(_request: bytes, _context: Context) -> bytes:
         return answer
 
     asked = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, asked.set)
-    service = Service("orders.v1.OrderService", {"CreateOrder": grpc.unary_unary_rpc_method_handler(create)})
+    handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(handle)
+    service = Service("orders.v1.OrderService", {"CreateOrder": handler, "GetOrder": handler})
     servers = [
         open_server([service], f"{host}:{port}", kind=transport, reuse_port=shared)
         for port, shared in ((own_port, False), (shared_port, True))

@@ -2,5 +2,6 @@
 
 from shards.caches.redis_cluster.cache import CLOCKS_DIFFER_S, RedisClusterCache
 from shards.caches.redis_cluster.masters import Access
+from shards.caches.redis_cluster.rates import RedisClusterRates
 
-__all__ = ["CLOCKS_DIFFER_S", "Access", "RedisClusterCache"]
+__all__ = ["CLOCKS_DIFFER_S", "Access", "RedisClusterCache", "RedisClusterRates"]

@@ -5,12 +5,11 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
-from hashlib import sha1
 from pathlib import Path
 from typing import Final, Self
 
 from shards.caches.redis_cluster.entries import decode, encode, is_tombstone, key_text
-from shards.caches.redis_cluster.masters import Access, Masters
+from shards.caches.redis_cluster.masters import Access, Masters, script_name
 from shards.caches.redis_cluster.node import Place, refused
 from shards.contract import Observer, Row
 from shards.keys import Key
@@ -25,7 +24,7 @@ _JITTER: Final = 0.1
 """Share of the lifetime that chance takes away, so that rows remembered together are not forgotten together."""
 
 _SCRIPT: Final = Path(__file__).with_name("fill.lua").read_bytes()
-_SCRIPT_NAME: Final = sha1(_SCRIPT, usedforsecurity=False).hexdigest().encode()  # as Redis names it
+_SCRIPT_NAME: Final = script_name(_SCRIPT)
 
 
 class RedisClusterCache:
@@ -72,6 +71,10 @@ class RedisClusterCache:
     async def put(self, rows: Sequence[Row], read_started: float) -> None:
         """Remembers rows, each unless a newer version is remembered; the same version lives on when read later."""
         await self.store([(row, read_started) for row in rows])
+
+    async def created(self, rows: Sequence[Row], commit_started: float) -> None:
+        """Remembers rows just stored."""
+        await self.put(rows, commit_started)
 
     async def find(self, keys: Sequence[Key]) -> Sequence[tuple[Row, float] | None]:
         """Returns for each key what ``get`` does, with when the read that found it began (``time.monotonic`` s)."""

@@ -12,6 +12,7 @@ from binascii import crc_hqx
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import sha1
 from typing import Any, Final, TypeAlias, cast
 
 from aioredis_cluster.aioredis import create_connection
@@ -38,6 +39,11 @@ _REDIS_SLOT_OF: Final = tuple(crc_hqx(b"%d" % slot, 0) % _REDIS_SLOTS for slot i
 """For each slot of ours that of Redis: the hash of what stands in braces in its keys (Redis Cluster specification)."""
 
 Address: TypeAlias = tuple[str, int]
+
+
+def script_name(script: bytes) -> bytes:
+    """Returns the name under which Redis keeps a script."""
+    return sha1(script, usedforsecurity=False).hexdigest().encode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

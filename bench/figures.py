@@ -1,0 +1,60 @@
+"""From rounds to lines of the table. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.parts import Row, Side
+from bench.rounds import work_s
+from bench.summary import Round, cpu_s_per_1000, errors, ratio, spread
+
+
+def side(name: str, rounds: Sequence[Round]) -> Side:
+    """Returns one side of a comparison, of at least one round."""
+    return Side(
+        name,
+        spread(one.orders_per_s for one in rounds),
+        spread(one.p50_ms for one in rounds),
+        spread(one.p99_ms for one in rounds),
+        cpu_s_per_1000(rounds),
+        errors(rounds),
+    )
+
+
+def row(  # a line of the table has as many parts
+    work: str,
+    ours: tuple[str, Sequence[Round]],
+    theirs: tuple[str, Sequence[Round]],
+    *,
+    target: float | None = None,
+    unit: str = "orders/s",
+    note: str = "",
+) -> Row:
+    """Returns the comparison of two subjects' rates, each given by its name and rounds."""
+    our, their = side(*ours), side(*theirs)
+    return Row(
+        work,
+        our,
+        their,
+        ratio(ours[1], theirs[1]),
+        target=target,
+        cpu_ratio=cpu_ratio(our, their),
+        unit=unit,
+        note=" ".join(filter(None, (note, void(ours[1]), void(theirs[1])))),
+    )
+
+
+def cpu_ratio(ours: Side, theirs: Side) -> float | None:
+    """Returns their processor time an order over ours, without the generators; None where either is unknown."""
+    our_s, their_s = work_s(ours.cpu_s_per_1000), work_s(theirs.cpu_s_per_1000)
+    return their_s / our_s if our_s > 0 and their_s > 0 else None
+
+
+def void(rounds: Sequence[Round]) -> str:
+    """Returns what makes the rounds say nothing; empty when nothing does."""
+    said = []
+    if repeated := sum(one.repeated for one in rounds):
+        said.append(f"{repeated:,} calls of {rounds[0].subject} were replays: void.")
+    if not all(one.orders for one in rounds):
+        said.append(f"A round of {rounds[0].subject} answered nothing: void.")
+    return " ".join(said)

@@ -1,0 +1,70 @@
+"""The page of a run: one file of HTML with its charts inside, for somebody who has not read the code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from bench import charts
+from bench.campaign import Kept
+from bench.parts import Chart, Row
+from bench.rounds import work_s
+from bench.summary import Range
+from bench.table import CAVEAT, cpu, target
+
+TEMPLATE: Final = "page.html"
+HEADING: Final = "Crest: what an order costs"
+
+_REACHED: Final = {True: "reached", False: "missed", None: "open"}
+
+
+def write(results: Sequence[Kept], facts: Mapping[str, object], path: Path, heading: str = HEADING) -> Path:
+    """Writes the page, whole or not at all, and returns its path."""
+    draft = path.with_suffix(".part")
+    draft.write_text(render(results, facts, heading), encoding="utf-8")
+    draft.replace(path)
+    return path
+
+
+def render(results: Sequence[Kept], facts: Mapping[str, object], heading: str = HEADING) -> str:
+    """Returns the page. Everything that was measured or named is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters |= {"span": _span, "cpu": cpu, "target": target}
+    environment.filters |= {"verdict": lambda row: _REACHED[row.reached], "svg": _svg, "cost": _cost}
+    rows = [row for result in results for row in result.outcome.rows]
+    judged = [row for row in rows if row.reached is not None]
+    return environment.get_template(TEMPLATE).render(
+        heading=heading,
+        results=results,
+        facts=facts,
+        rows=rows,
+        reached=sum(bool(row.reached) for row in judged),
+        judged=len(judged),
+        failed=[result for result in results if result.failure],
+        caveat=CAVEAT,
+    )
+
+
+def _svg(chart: Chart) -> Markup:
+    return Markup(charts.draw(chart))  # noqa: S704  # drawn here: the library escapes the texts in it
+
+
+def _span(value: Range | None, form: str) -> str:
+    """Returns the median, and in brackets the range where there is one."""
+    if value is None:
+        return ""
+    if value.least == value.most:
+        return f"{value.median:{form}}"
+    return f"{value.median:{form}} ({value.least:{form}}\N{EN DASH}{value.most:{form}})"
+
+
+def _cost(row: Row) -> str:
+    """Returns the processor milliseconds of an order of both sides, without the generators."""
+    sides = [side for side in (row.ours, row.theirs) if side is not None and side.cpu_s_per_1000]
+    return " against ".join(f"{work_s(side.cpu_s_per_1000):.3f}" for side in sides)

@@ -1,0 +1,1 @@
+"""A peer: Python's usual gRPC server and driver, one insert an order."""

@@ -1,0 +1,1 @@
+"""The parts of the benchmark that compare rates: each module has one, called ``PART``."""

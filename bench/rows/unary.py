@@ -1,0 +1,174 @@
+"""CreateOrder, one order a call, against services that others would write on the same database."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from bench import figures, load, subjects
+from bench.installed import InstallError
+from bench.parts import GROUPS, Chart, Context, Outcome, Row, Series
+from bench.rounds import ByGhz, Plan, take_turns, warm
+from bench.subjects import Subject, SubjectError
+from bench.summary import Round
+
+TARGETS: Final[Mapping[str, float]] = {"go-once": 6.0, "go-plain": 2.0, "naive": 5.0}
+"""Our rate over theirs, at least."""
+
+GUARANTEES: Final[Mapping[str, str]] = {
+    "go-once": "Gives the same guarantee.",
+    "go-plain": "A retry can make a second order.",
+    "naive": "A retry can make a second order.",
+}
+
+_CURVE_SHARES: Final = (0.1, 0.3, 0.5, 0.65, 0.8, 0.9, 1.0)
+_CURVE_SHARES_QUICK: Final = (0.25, 0.75)
+_CURVE_S: Final = 2.0
+
+
+class Unary:
+    """See ``bench.parts.Part``."""
+
+    name = "unary"
+    title = "One order a call"
+    needs_bed = True
+    budget_s = 420.0
+
+    def run(self, context: Context) -> Outcome:
+        """Rounds in turn, then an open loop from a tenth of each one's capacity to all of it."""
+        plan = Plan.of(context)
+        with contextlib.ExitStack() as stack:
+            crest = crest_on(context, stack)
+            loaded, findings = [ByGhz(context, crest)], []
+            for name, make in self._peers(context).items():
+                try:
+                    loaded.append(ByGhz(context, started(stack, make)))
+                except (InstallError, SubjectError) as error:
+                    findings.append(f"{name} could not be compared: {error}")
+                    context.tell(findings[-1])
+            for one in loaded:
+                warm(context, one, plan)
+            rounds = take_turns(context, loaded, plan)
+            curves = self._curves(context, loaded, rounds)
+        rows = [self._row(name, rounds) for name in TARGETS if name in rounds]
+        return Outcome(
+            rows,
+            [rates("Orders a second, 256 callers", rounds), costs("What an order costs", rounds), *latency(curves)],
+            {"rounds": {name: [one._asdict() for one in some] for name, some in (rounds | _tagged(curves)).items()}},
+            findings,
+        )
+
+    @staticmethod
+    def _peers(context: Context) -> dict[str, Callable[[], Subject]]:
+        host, port, scratch, bed = context.host, context.port, context.scratch, context.bed
+        assert bed is not None
+        return {
+            "go-once": lambda: subjects.go("once", host, port + 50, scratch, bed),
+            "go-plain": lambda: subjects.go("plain", host, port + 60, scratch, bed),
+            "naive": lambda: subjects.naive(host, port + 70, subjects.WORKERS, scratch, bed),
+        }
+
+    @staticmethod
+    def _row(name: str, rounds: Mapping[str, Sequence[Round]]) -> Row:
+        return figures.row(
+            "unary CreateOrder by ghz, 256 callers",
+            ("crest", rounds["crest"]),
+            (name, rounds[name]),
+            target=TARGETS[name],
+            note=GUARANTEES[name],
+        )
+
+    @staticmethod
+    def _curves(
+        context: Context, loaded: Sequence[ByGhz], rounds: Mapping[str, Sequence[Round]]
+    ) -> dict[str, list[tuple[int, Round]]]:
+        """Returns for each subject the offered rates and what came of them."""
+        found: dict[str, list[tuple[int, Round]]] = {}
+        for one in loaded:
+            capacity = sorted(done.orders_per_s for done in rounds[one.name])[len(rounds[one.name]) // 2]
+            for share in _CURVE_SHARES_QUICK if context.is_quick else _CURVE_SHARES:
+                rate = max(2, int(capacity * share))
+                done = one.fire(_CURVE_S, rate)
+                found.setdefault(one.name, []).append((rate, done))
+                context.tell(f"{one.name} at {rate:,}/s: p50 {done.p50_ms:.1f} ms, p99 {done.p99_ms:.1f} ms")
+        return found
+
+
+def crest_on(context: Context, stack: contextlib.ExitStack, **settings: object) -> Subject:
+    """Returns Crest, serving on the bed, until the stack ends. Raises ``SubjectError``."""
+    server = subjects.crest(
+        context.host,
+        context.port + 11,
+        subjects.WORKERS,
+        "native",
+        context.scratch,
+        bed=context.bed,
+        settings={name.replace("_", "-"): value for name, value in settings.items()},
+    )
+    return started(stack, lambda: server)
+
+
+def started(stack: contextlib.ExitStack, make: Callable[[], Subject]) -> Subject:
+    """Returns a subject that answers, until the stack ends. Raises ``InstallError`` and ``SubjectError``."""
+    subject = stack.enter_context(make())
+    subject.answer(load.create_request(random.Random(0)))
+    return subject
+
+
+def rates(title: str, rounds: Mapping[str, Sequence[Round]]) -> Chart:
+    """Returns the rates as bars, the spread of the rounds as whiskers."""
+    sides = [figures.side(name, some) for name, some in rounds.items()]
+    bars = Series(
+        "orders/s",
+        [side.name for side in sides],
+        [side.rate.median for side in sides],
+        [side.rate.least for side in sides],
+        [side.rate.most for side in sides],
+    )
+    explains = "The median of the rounds; the whisker goes from the slowest to the fastest. Longer is better."
+    return Chart(title, explains, "bar", "", "orders/s", [bars])
+
+
+def costs(title: str, rounds: Mapping[str, Sequence[Round]]) -> Chart:
+    """Returns the processor time of an order, by who spent it, as stacked bars."""
+    sides = [figures.side(name, some) for name, some in rounds.items()]
+    groups = [group for group in GROUPS if any(group in side.cpu_s_per_1000 for side in sides)]
+    stacks = [
+        Series(group, [side.name for side in sides], [side.cpu_s_per_1000.get(group, 0.0) for side in sides])
+        for group in groups
+    ]
+    explains = (
+        "Processor milliseconds of one order, by the processes that spent them; the generator is the load's own cost. "
+        "Shorter is better, and this figure hardly depends on what else the machine did."
+    )
+    return Chart(title, explains, "stack", "", "ms of CPU an order", stacks)
+
+
+def latency(curves: Mapping[str, Sequence[tuple[int, Round]]]) -> list[Chart]:
+    """Returns the latency over the offered rate, up to saturation: median and 99th percentile."""
+    explains = (
+        "Calls start at the rate below whether or not earlier ones have ended, from a tenth of what each service can "
+        "do to all of it. Where a line turns up, the service is full; further right is better."
+    )
+    charts = []
+    for title in ("p50", "p99"):
+        lines = [
+            Series(
+                name,
+                [float(rate) for rate, _ in points],
+                [(one.p50_ms if title == "p50" else one.p99_ms) or None for _, one in points],
+            )
+            for name, points in curves.items()
+        ]
+        heading = f"Latency to saturation, {title}"
+        charts.append(Chart(heading, explains, "line", "offered orders/s", "ms", lines, log_y=True))
+    return charts
+
+
+def _tagged(curves: Mapping[str, Sequence[tuple[int, Round]]]) -> dict[str, list[Round]]:
+    return {f"{name}, open loop": [one for _, one in points] for name, points in curves.items()}
+
+
+PART: Final = Unary()

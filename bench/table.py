@@ -1,0 +1,102 @@
+"""The table at the terminal, and its texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.campaign import Kept
+from bench.parts import GROUPS, Row, Side
+from bench.rounds import work_s
+from bench.summary import Range
+
+CAVEAT = (
+    "Server, database and generator share these cores, so a rate is a figure of the machine as a whole. Read the "
+    "ratios, and the processor time of an order, in which the generator (about 0.1-0.2 ms a call) is left out."
+)
+
+
+def show(results: Sequence[Kept], facts: Mapping[str, object], console: Console) -> None:
+    """Prints one table of all parts, then what they found, then what failed."""
+    console.print(_table(results, facts))
+    for text in _legend(results, facts):
+        console.print(text, style="dim")
+    for result in results:
+        for finding in result.outcome.findings:
+            console.print(f"{result.name}: {finding}", style="yellow", markup=False)
+        if result.failure:
+            console.print(f"{result.name} failed: {result.failure}", style="red", markup=False)
+    if reached := _judged(results):
+        console.print(f"{sum(reached)} of {len(reached)} targets reached")
+
+
+def _table(results: Sequence[Kept], facts: Mapping[str, object]) -> Table:
+    table = Table(title=f"commit {facts['commit']}, {facts['cores']} cores, {facts['time']}", show_lines=True)
+    table.add_column("work")
+    for heading in ("rate", "against", "ratio", "target", "CPU an order, ms", "CPU ratio", "p50 / p99 ms"):
+        table.add_column(heading, justify="right")
+    for result in results:
+        for row in result.outcome.rows:
+            table.add_row(*_cells(row))
+        if result.failure:
+            table.add_row(f"{result.title} ({result.name})", "[red]FAILED[/red]", *[""] * 6)
+    return table
+
+
+def _judged(results: Sequence[Kept]) -> list[bool]:
+    rows = [row for result in results for row in result.outcome.rows]
+    return [row.reached for row in rows if row.reached is not None]
+
+
+def _legend(results: Sequence[Kept], facts: Mapping[str, object]) -> list[str]:
+    said = [f"{facts['cpu']}; fsync {facts['fsync_us']} us; load average {facts['load_average_1m']}", CAVEAT]
+    if _judged(results):
+        said.append(
+            "median, and least-most, of the rounds; a ratio is of neighbouring rounds. CPU an order: server + "
+            "cassandra + redis, then (generator). CPU ratio: theirs over ours, without the generator"
+        )
+    return said
+
+
+def _cells(row: Row) -> list[str]:
+    theirs = row.theirs
+    return [
+        row.work + (f"\n[dim]{row.note}[/dim]" if row.note else ""),
+        ("" if row.ours.name == "crest" else f"{row.ours.name}\n") + _range(row.ours.rate, ",.0f"),
+        f"{theirs.name}\n{_range(theirs.rate, ',.0f')}" if theirs else "",
+        _range(row.ratio, ".2f") + ("" if row.ratio_of == "rate" else f"\n{row.ratio_of}") if row.ratio else "",
+        target(row, markup=True),
+        "\n".join(cpu(side) for side in (row.ours, theirs) if side),
+        f"{row.cpu_ratio:.2f}" if row.cpu_ratio else "",
+        "\n".join(_latency(side) for side in (row.ours, theirs) if side and side.p50_ms and side.p99_ms),
+    ]
+
+
+def target(row: Row, *, markup: bool = False) -> str:
+    """Returns the target and whether it is reached; empty where there is none."""
+    if row.target is None:
+        return ""
+    text = f"{'<=' if row.at_most else '>='} {row.target:g}"
+    said = {True: "reached", False: "MISSED", None: "not measured"}[row.reached]
+    colour = {True: "green", False: "red", None: "yellow"}[row.reached]
+    return f"{text}\n[{colour}]{said}[/{colour}]" if markup else f"{text} {said}"
+
+
+def cpu(side: Side) -> str:
+    """Returns the processor milliseconds of an order: of all that serve it, then in brackets the generator's."""
+    spent = side.cpu_s_per_1000
+    if not spent:
+        return ""
+    parts = [f"{spent[group]:.3f}" for group in GROUPS[:-1] if group in spent]
+    total = f"{work_s(spent):.3f} = " if len(parts) > 1 else ""
+    return f"{total}{' + '.join(parts)} ({spent.get('generator', 0.0):.3f})"
+
+
+def _latency(side: Side) -> str:
+    return f"{side.p50_ms.median:.1f} / {side.p99_ms.median:.1f}" if side.p50_ms and side.p99_ms else ""
+
+
+def _range(value: Range, form: str) -> str:
+    return f"{value.median:{form}}\n[dim]{value.least:{form}}-{value.most:{form}}[/dim]"
