@@ -24,11 +24,9 @@ CUSTOMERS = 12
 
 
 async def test_a_worker_frozen_past_its_lease_answers_nothing_stale(tmp_path: Path) -> None:
-    """A worker that is stopped, outlives its lease, and goes on after a flip, acknowledges and answers nothing stale.
-
-    What it is asked while it is stopped, after the orders moved and changed through another worker, it answers as they
-    are now, or not at all; what was under way in it is either done once or not at all.
-    """
+    """A worker that is stopped, outlives its lease, and goes on after a flip, acknowledges and answers nothing stale."""
+    # what it is asked while it is stopped, after the orders moved and changed through another worker, it answers as
+    # they are now, or not at all; what was under way in it is done once or not at all
     with Crest(HOST, PORT, tmp_path / "data", "--workers", "2") as server:
         pids = await asyncio.to_thread(server.wait_serving)
         fleet = await open_fleet(StorageSettings(data_dir=tmp_path / "data"))
