@@ -24,7 +24,7 @@ CUSTOMERS = 12
 
 
 async def test_a_worker_frozen_past_its_lease_answers_nothing_stale(tmp_path: Path) -> None:
-    """A worker that is stopped, outlives its lease, and goes on after a flip, acknowledges and answers nothing stale."""
+    """A worker that is stopped, outlives its lease, and goes on after a flip answers nothing stale."""
     # what it is asked while it is stopped, after the orders moved and changed through another worker, it answers as
     # they are now, or not at all; what was under way in it is done once or not at all
     with Crest(HOST, PORT, tmp_path / "data", "--workers", "2") as server:
