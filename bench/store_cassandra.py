@@ -136,31 +136,53 @@ async def turn(subject: Callable[[float], Awaitable[int]], seconds: float) -> Ra
     return Rate(count / (time.perf_counter() - began), (time.process_time() - cpu_s) / count * 1e6)
 
 
-def report(name: str, rates: Sequence[Rate]) -> float:
-    """Prints the median of a subject's turns and returns its rate."""
-    per_s = statistics.median(rate.per_s for rate in rates)
-    cpu_us = statistics.median(rate.cpu_us for rate in rates)
-    print(f"{name:28} {per_s:>9,.0f} rows/s   {cpu_us:6.1f} us of CPU a row in this process", flush=True)
-    return per_s
+class Figures(NamedTuple):
+    """What a measurement showed: of each subject the median turn."""
+
+    raw_writes: Rate
+    writes: Rate
+    raw_reads: Rate
+    reads: Rate
+
+    @property
+    def write_share(self) -> float:
+        """The store's rate of writes, the bare driver's being 1."""
+        return self.writes.per_s / self.raw_writes.per_s
+
+    @property
+    def read_share(self) -> float:
+        """The same of reads."""
+        return self.reads.per_s / self.raw_reads.per_s
 
 
-async def measure(settings: CassandraSettings, seconds: float, turns: int) -> bool:
-    """Prints the table; returns whether the store keeps its share of the raw rates."""
+def median(rates: Sequence[Rate]) -> Rate:
+    """Returns the median rate and the median CPU time of a subject's turns."""
+    return Rate(statistics.median(rate.per_s for rate in rates), statistics.median(rate.cpu_us for rate in rates))
+
+
+async def measure(settings: CassandraSettings, seconds: float, turns: int) -> Figures:
+    """Measures a shard of its own, whose schema is there: so many turns of so many seconds after one to warm up."""
     store = await CassandraStore.open(settings, is_indexing=False)
     try:
         subjects = Subjects(store)
         order = (subjects.raw_batches, subjects.store_writes, subjects.raw_reads, subjects.store_reads)
-        rates: dict[str, list[Rate]] = {subject.__name__: [] for subject in order}
+        rates: list[list[Rate]] = [[] for _ in order]
         for number in range(turns + 1):
-            for subject in order:
+            for subject, of_subject in zip(order, rates, strict=True):
                 rate = await turn(subject, seconds)
                 if number:  # the first turn warms up
-                    rates[subject.__name__].append(rate)
-        raw_writes, writes, raw_reads, reads = (report(name, rates[name]) for name in rates)
+                    of_subject.append(rate)
     finally:
         await store.close()
-    print(f"store against driver: writes {writes / raw_writes:.0%}, reads {reads / raw_reads:.0%}")
-    return min(writes / raw_writes, reads / raw_reads) >= SHARE_LEAST
+    return Figures(*map(median, rates))
+
+
+def show(figures: Figures) -> None:
+    """Prints a line for each subject, and the shares."""
+    names = ("raw_batches", "store_writes", "raw_reads", "store_reads")
+    for name, (per_s, cpu_us) in zip(names, figures, strict=True):
+        print(f"{name:28} {per_s:>9,.0f} rows/s   {cpu_us:6.1f} us of CPU a row in this process")
+    print(f"store against driver: writes {figures.write_share:.0%}, reads {figures.read_share:.0%}")
 
 
 def main() -> int:
@@ -171,7 +193,9 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=3, help="after one to warm up")
     options = parser.parse_args()
     file = load(options.topology_file, os.environ)
-    return 0 if uvloop.run(measure(file.shards[min(file.shards)], options.seconds, options.turns)) else 1
+    figures = uvloop.run(measure(file.shards[min(file.shards)], options.seconds, options.turns))
+    show(figures)
+    return 0 if min(figures.write_share, figures.read_share) >= SHARE_LEAST else 1
 
 
 if __name__ == "__main__":

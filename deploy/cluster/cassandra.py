@@ -138,7 +138,7 @@ def settings(spec: ClusterSpec, place: CassandraPlace, directory: Path) -> dict[
         "seed_provider": [
             {
                 "class_name": "org.apache.cassandra.locator.SimpleSeedProvider",
-                "parameters": [{"seeds": place.seed}],
+                "parameters": [{"seeds": ",".join(place.seeds)}],
             }
         ],
         "listen_address": place.address,

@@ -58,7 +58,7 @@ class Cluster:
             CassandraNode(spec, place, at / place.name, class_path=class_path, dies_with_parent=dies_with_parent)
             for place in spec.cassandra
         )
-        """Every Cassandra node, shard by shard, the seed of each first."""
+        """Every Cassandra node, shard by shard."""
         self.redis: Final = tuple(
             RedisNode(spec, port, at / f"redis-{port}", dies_with_parent=dies_with_parent) for port in spec.redis_ports
         )
@@ -92,7 +92,7 @@ class Cluster:
         return self.cassandra + self.redis
 
     def node(self, shard: int, replica: int = 0) -> CassandraNode:
-        """Returns a Cassandra node; ``replica`` counts from the seed, 0."""
+        """Returns a Cassandra node; ``replica`` counts from 0."""
         return self.cassandra[shard * self.spec.replicas + replica]
 
     def named(self, name: str) -> Node:

@@ -60,9 +60,10 @@ class CassandraPlace:
 
     shard: int
     replica: int
-    """Position in the ring, from 0; 0 is the seed."""
+    """Position in the ring, from 0; 0 is the first to join it."""
     address: str
-    seed: str
+    seeds: tuple[str, ...]
+    """Every node of the ring: one that is its own seed starts also while it reaches none of the others."""
     token: int
     jmx_port: int | None
 
@@ -143,14 +144,15 @@ class ClusterSpec:
 
     @property
     def cassandra(self) -> tuple[CassandraPlace, ...]:
-        """Every Cassandra node, shard by shard, the seed of each first."""
+        """Every Cassandra node, shard by shard."""
         first = ipaddress.IPv4Address(self.first_address)
+        ring = range(self.replicas)
         return tuple(
             CassandraPlace(
                 shard=index // self.replicas,
                 replica=index % self.replicas,
                 address=str(first + index),
-                seed=str(first + index - index % self.replicas),
+                seeds=tuple(str(first + index - index % self.replicas + other) for other in ring),
                 token=TOKENS[self.replicas][index % self.replicas],
                 jmx_port=None if self.jmx_first_port is None else self.jmx_first_port + JMX_STRIDE * index,
             )
@@ -163,7 +165,7 @@ class ClusterSpec:
         return tuple(range(self.redis_first_port, self.redis_first_port + REDIS_NODES)) if self.redis else ()
 
     def contact_points(self, shard: int) -> tuple[str, ...]:
-        """The addresses of a shard's nodes, seed first."""
+        """The addresses of a shard's nodes."""
         return tuple(place.address for place in self.cassandra if place.shard == shard)
 
     def changes_from(self, made: ClusterSpec) -> tuple[str, ...]:

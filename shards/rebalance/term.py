@@ -36,7 +36,7 @@ class Term:
     def __init__(
         self, record: RebalanceRecord, fleet: Fleet, mover: str, at: At, tell: Callable[[Progress], None]
     ) -> None:
-        self._record = record
+        self._begun: Final = record
         self._fleet: Final = fleet
         self._mover: Final = mover
         self._at: Final = at
@@ -55,6 +55,10 @@ class Term:
         self._began_s = time.monotonic()
         self._is_stopping = False
         self._phase = "beginning"
+
+    @property
+    def _record(self) -> RebalanceRecord:
+        return self._home.seen or self._begun
 
     def __repr__(self) -> str:
         return f"Term(attempt={self._record.attempt}, moved={self._moved}, batches={len(self._batches)})"
@@ -215,12 +219,12 @@ class Term:
         remaining = record.remaining(topology)
         if record.state is State.RUNNING and remaining:
             told = f"{len(remaining)} slots are stuck"
-            self._record = await self._home.note("finish", lambda record: record.after(Command.PAUSE, "mover", told))
+            await self._home.note("finish", lambda record: record.after(Command.PAUSE, "mover", told))
             return
         if record.state in {State.RUNNING, State.CANCELLING}:
             await self._drop_burnt(record, topology)
             told = f"{len(record.moves) - len(remaining)} of {len(record.moves)} slots have moved"
-            self._record = await self._home.note("finish", lambda record: record.after(Command.FINISH, "mover", told))
+            await self._home.note("finish", lambda record: record.after(Command.FINISH, "mover", told))
             await self._home.remember(self._record)
 
     async def _drop_burnt(self, record: RebalanceRecord, topology: Topology) -> None:
@@ -241,8 +245,7 @@ class Term:
         revision = 0
         while True:
             with suppress(StoreError, Deposed):
-                record = await self._home.record()
-                self._record = record
+                await self._home.record()
                 self._throttle.observe(self._felt())
                 revision = await self._publish(revision)
             await asyncio.sleep(_TICK_S)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.storage import storage
+from tests.torture.nodes import NodeDeaths
 from tests.torture.run import torture
 from tests.torture.service import Setup
 
@@ -45,3 +46,17 @@ async def test_every_request_makes_one_order_while_workers_die(tmp_path: Path) -
     result = await torture(setup, 3_000, seed=4, seconds=TIMEOUT_S, deadly=True)
     assert result.ledger.findings == []
     assert result.ledger.orders == 3_000
+
+
+async def test_every_request_makes_one_order_while_all_nodes_die(tmp_path: Path) -> None:
+    """With all Cassandra nodes killed at once under load, and again with all processes at the end, each request makes
+    exactly one order, and all of them are there afterwards.
+    """
+    cassandra = storage("cassandra")
+    assert cassandra.nodes is not None
+    setup = Setup(HOST, 20_580, 2, "native", tmp_path / "data", cassandra.flags)
+    nodes = NodeDeaths(cassandra.nodes, times=1, seed=5)
+    result = await torture(setup, 100_000, seed=5, seconds=TIMEOUT_S, deadly=True, nodes=nodes)
+    assert result.ledger.findings == []
+    assert result.ledger.missing == result.ledger.surplus == 0
+    assert result.node_kills == 2

@@ -43,12 +43,12 @@ def test_a_new_cluster_has_three_shards_of_one_node_and_redis() -> None:
 
 
 def test_two_rings_of_three() -> None:
-    """With three replicas each shard has its own seed and three tokens a third of the ring apart."""
+    """With three replicas the nodes of a ring are each other's seeds, and their tokens a third of the ring apart."""
     spec = ClusterSpec(shards=2, replicas=3)
     assert spec.contact_points(1) == ("127.0.0.4", "127.0.0.5", "127.0.0.6")
     for shard in range(2):
         ring = [place for place in spec.cassandra if place.shard == shard]
-        assert {place.seed for place in ring} == {ring[0].address}
+        assert {place.seeds for place in ring} == {spec.contact_points(shard)}
         low, middle, high = (place.token for place in ring)
         assert low == -(2**63)
         assert abs((middle - low) - (high - middle)) <= 1

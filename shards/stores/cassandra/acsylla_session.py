@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import time
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from acsylla import errors
 
 from shards.contract import Invalid, Overloaded, StoreError, Unavailable
 from shards.settings import CassandraSettings
+from shards.stores.cassandra import tls
 from shards.stores.cassandra.session import Kind, Node, Prepared, Refusal, Session, Step, Value, Values
 
 _READ_PROFILE: Final = "read"
@@ -62,6 +64,17 @@ _UNBINDABLE: Final = (TypeError, ValueError, OverflowError)
 """What binding raises for a value that no column takes; nothing was sent."""
 
 
+class _Verify(enum.Enum):
+    """What of a node's certificate is checked: bits of ``CASS_SSL_VERIFY_...`` in the C++ driver's ``cassandra.h``.
+
+    acsylla's own enumeration gives ``PEER_IDENTITY`` the number of ``PEER_CERT``, so that no address is checked; the
+    right number by itself checks nothing but the address.
+    """
+
+    CERTIFICATE = 1
+    CERTIFICATE_AND_ADDRESS = 1 | 2
+
+
 class AcsyllaSession(Session):
     """A session of acsylla, with one I/O thread. Open it with ``open``."""
 
@@ -80,7 +93,10 @@ class AcsyllaSession(Session):
     @classmethod
     async def open(cls, settings: CassandraSettings) -> AcsyllaSession:
         """Connects. Raises ``Unavailable``, or ``Invalid`` when there is no such keyspace."""
-        cluster = _cluster(settings)
+        try:
+            cluster = _cluster(settings)
+        except OSError as error:  # files of TLS that are not what they should be
+            raise Unavailable(f"{', '.join(settings.contact_points)}: {_text(error)}") from error
         try:
             session = await cluster.create_session(keyspace=settings.keyspace)  # what batches are routed by
         except (errors.CassErrorLibUnableToSetKeyspace, errors.CassErrorServerInvalidQuery) as error:
@@ -218,14 +234,15 @@ def _cluster(settings: CassandraSettings) -> acsylla.Cluster:
     if settings.credentials is not None:
         security |= {"username": settings.credentials.username, "password": settings.credentials.password}
     if settings.tls is not None:
-        tls = settings.tls
-        flags = acsylla.SSLVerifyFlags.PEER_IDENTITY if tls.verify_host else acsylla.SSLVerifyFlags.PEER_CERT
+        files = settings.tls
+        tls.context(files)  # raises what the driver would, but before it holds anything that nobody could close
+        flags = _Verify.CERTIFICATE_AND_ADDRESS if files.verify_host else _Verify.CERTIFICATE
         security |= {
             "ssl_enabled": True,
             "ssl_verify_flags": flags,
-            "ssl_trusted_cert": _pem(tls.ca_file),
-            "ssl_cert": _pem(tls.cert_file),
-            "ssl_private_key": _pem(tls.key_file),
+            "ssl_trusted_cert": _pem(files.ca_file),
+            "ssl_cert": _pem(files.cert_file),
+            "ssl_private_key": _pem(files.key_file),
         }
     cluster = acsylla.create_cluster(
         list(settings.contact_points),

@@ -22,7 +22,7 @@ from shards.stores.cassandra.session import Session
 from shards.stores.cassandra.statements import Statements, prepare
 
 _PAUSE_S_MIN: Final = 0.5
-_PAUSE_S_MAX: Final = 5.0
+_PAUSE_S_MAX: Final = 1.0  # a shard that was away when the worker started serves so soon after its nodes
 _JITTER: Final = 0.2
 
 _log = logging.getLogger("crest.cassandra")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 import struct
 import time
 from collections.abc import Sequence
@@ -25,7 +24,8 @@ from cassandra.protocol import ConfigurationException, SyntaxException
 from cassandra.query import BatchStatement, BatchType, SimpleStatement
 
 from shards.contract import Invalid, StoreError, Unavailable
-from shards.settings import CassandraSettings, Tls
+from shards.settings import CassandraSettings
+from shards.stores.cassandra import tls
 from shards.stores.cassandra.session import Kind, Node, Prepared, Refusal, Session, Step, Value, Values
 
 _WRITE_PROFILE: Final = "write"
@@ -71,7 +71,10 @@ class DriverSession(Session):
     @classmethod
     async def open(cls, settings: CassandraSettings) -> DriverSession:
         """Connects; the keyspace need not be there. Raises ``Unavailable``."""
-        cluster = _cluster(settings)
+        try:
+            cluster = _cluster(settings)
+        except OSError as error:  # files of TLS that are not what they should be
+            raise Unavailable(f"{', '.join(settings.contact_points)}: {_text(error)}") from error
         try:
             session = await asyncio.to_thread(cluster.connect, wait_for_all_pools=True)
         except Exception as error:
@@ -212,7 +215,7 @@ def _cluster(settings: CassandraSettings) -> Cluster:
     if settings.credentials is not None:
         security["auth_provider"] = PlainTextAuthProvider(settings.credentials.username, settings.credentials.password)
     if settings.tls is not None:
-        security["ssl_context"] = _ssl_context(settings.tls)
+        security["ssl_context"] = tls.context(settings.tls)
     return Cluster(
         list(settings.contact_points),
         port=settings.port,
@@ -231,14 +234,6 @@ def _cluster(settings: CassandraSettings) -> Cluster:
         },
         **security,
     )
-
-
-def _ssl_context(tls: Tls) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=tls.ca_file)
-    context.check_hostname = tls.verify_host
-    if tls.cert_file:
-        context.load_cert_chain(tls.cert_file, tls.key_file)
-    return context
 
 
 def _translated(error: Exception) -> StoreError:
