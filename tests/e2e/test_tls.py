@@ -127,10 +127,7 @@ def count(server: Crest, result: str) -> float:
 
 
 async def test_certificates_rotate_under_load(server: Crest, files: Files) -> None:
-    """New certificates of both sides are taken into use, and a broken one is passed over, without a failed call.
-
-    What was broken is logged and counted, and whole again it is taken.
-    """
+    """New certificates of either side are used, a broken one passed over, logged and counted, and no call fails."""
     stopping = asyncio.Event()
     made = 0
 
