@@ -18,7 +18,7 @@ def main(words: str) -> None:
             print(f"MUTANT: {mutant}\n{explore(scope, (mutant,))}\n", flush=True)
     for scope in (*SMALL, *LARGE) if words else ():
         if words in scope.name:
-            print(f"SCOPE: {scope.name}\n{explore(scope, states_max=20_000_000)}\n", flush=True)
+            print(f"SCOPE: {scope.name}\n{explore(scope, states_max=5_000_000)}\n", flush=True)
 
 
 if __name__ == "__main__":
