@@ -54,7 +54,7 @@ def test_a_pause_waits_for_each_worker_or_for_the_end_of_its_lease() -> None:
 
 
 def test_ended_leases_are_cleared_away_whoever_looks_meanwhile() -> None:
-    """Leases that have ended go, though other tasks look between one and the next; renewed ones stay."""
+    """Leases that have ended go; those renewed while others were cleared away stay, and the looking goes on."""
 
     async def main() -> set[str]:
         facts = MemoryFacts()
@@ -62,6 +62,8 @@ def test_ended_leases_are_cleared_away_whoever_looks_meanwhile() -> None:
 
         async def between(call: str, _is_after: bool) -> None:
             if call == "delete":
+                if "lease/dead-0" in facts.kept:
+                    await lease(facts, "dead-3", 1, 2)
                 await gates.workers()
 
         facts.between = between
@@ -76,7 +78,7 @@ def test_ended_leases_are_cleared_away_whoever_looks_meanwhile() -> None:
         watching.cancel()
         return {name for _, name in facts.kept if name.startswith("lease/")}
 
-    assert run(main()) == {"lease/alive"}
+    assert run(main()) == {"lease/alive", "lease/dead-3"}
 
 
 def test_a_silent_worker_is_waited_for_before_anything_is_paused() -> None:
