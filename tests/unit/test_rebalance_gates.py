@@ -73,10 +73,11 @@ def test_ended_leases_are_cleared_away_whoever_looks_meanwhile() -> None:
         for revision in range(1, 9):
             await lease(facts, "alive", 1, revision)
             await asyncio.sleep(1)
+        kept = {name for _, name in facts.kept if name.startswith("lease/")}
         await gates.steady()
         assert not watching.done()
         watching.cancel()
-        return {name for _, name in facts.kept if name.startswith("lease/")}
+        return kept
 
     assert run(main()) == {"lease/alive", "lease/dead-3"}
 
