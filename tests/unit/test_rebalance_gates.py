@@ -62,7 +62,7 @@ def test_ended_leases_are_cleared_away_whoever_looks_meanwhile() -> None:
 
         async def between(call: str, _is_after: bool) -> None:
             if call == "delete":
-                if "lease/dead-0" in facts.kept:
+                if (SCOPE, "lease/dead-0") in facts.kept:
                     await lease(facts, "dead-3", 1, 2)
                 await gates.workers()
 
