@@ -38,7 +38,7 @@ def test_a_pause_waits_for_each_worker_or_for_the_end_of_its_lease() -> None:
         assert SlotStates.from_fact(facts.kept[SCOPE, STATES]).paused == frozenset({7})
         began = clock()
         waiting = asyncio.ensure_future(gates.confirmed(written))
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1)  # sleep: simulated, the interval of a renewal
         await lease(facts, "quick", written.revision, 2)
         await waiting
         for_the_dead = clock() - began
@@ -72,7 +72,7 @@ def test_ended_leases_are_cleared_away_whoever_looks_meanwhile() -> None:
         watching = asyncio.ensure_future(gates.watch())
         for revision in range(1, 9):
             await lease(facts, "alive", 1, revision)
-            await asyncio.sleep(1)
+            await asyncio.sleep(1)  # sleep: simulated, as above
         kept = {name for _, name in facts.kept if name.startswith("lease/")}
         await gates.steady()
         assert not watching.done()
@@ -94,7 +94,7 @@ def test_a_silent_worker_is_waited_for_before_anything_is_paused() -> None:
         await gates.steady()
         at_once = clock() - began
         await lease(facts, "frozen", 1)
-        await asyncio.sleep(3)
+        await asyncio.sleep(3)  # sleep: simulated, longer than between two renewals
         began = clock()
         await gates.steady()
         watching.cancel()
