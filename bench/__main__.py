@@ -90,9 +90,14 @@ def measure_part(
 @app.command("report")
 def report(
     folder: Annotated[Path, typer.Argument(help="Of a run, in bench/results.")],
+    *,
+    markdown: Annotated[bool, typer.Option(help="Print a table for a document instead, and nothing else.")] = False,
 ) -> None:
     """Print the table of a run again, and write its page again."""
     results, facts = keeping.read(folder / keeping.SUMMARY)
+    if markdown:
+        print(table.markdown(results, facts))
+        return
     table.show(results, facts, _out)
     _out.print(f"written: {page.write(results, facts, folder / 'report.html')}")
 

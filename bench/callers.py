@@ -13,11 +13,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 import grpc
 import typer
 import uvloop
+from grpc_channelz.v1 import channelz_pb2
+from grpc_channelz.v1.channelz import ChannelzServicer
 
 from bench import load
 from bench.summary import percentile
@@ -122,7 +124,13 @@ async def _serve_channel(endpoints: str, policy: str, rate: float) -> None:
     if policy == "weighted_round_robin":
         settings = {"blackoutPeriod": "0s", "weightUpdatePeriod": "0.1s"}
     config = json.dumps({"loadBalancingConfig": [{policy: settings}]})
-    async with grpc.aio.insecure_channel(f"ipv4:{endpoints}", options=[("grpc.service_config", config)]) as link:
+    options = [
+        ("grpc.service_config", config),
+        ("grpc.enable_channelz", 1),
+        # else the list of addresses would be sent as the name of the host, which is none, and be refused
+        ("grpc.default_authority", endpoints.partition(",")[0]),
+    ]
+    async with grpc.aio.insecure_channel(f"ipv4:{endpoints}", options=options) as link:
         method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = link.unary_unary("/orders.v1.OrderService/CreateOrder")
 
         async def create() -> object:
@@ -130,7 +138,7 @@ async def _serve_channel(endpoints: str, policy: str, rate: float) -> None:
             return await method(message, timeout=_DEADLINE_S, wait_for_ready=True)
 
         async def run(seconds: float) -> dict[str, object]:
-            tally = Tally()
+            tally, before = Tally(), calls_by_endpoint()
             under_way: set[asyncio.Task[None]] = set()
             for number in range(int(rate * seconds)):
                 start = tally.began + number / rate
@@ -143,10 +151,32 @@ async def _serve_channel(endpoints: str, policy: str, rate: float) -> None:
                 task.add_done_callback(under_way.discard)
             if under_way:
                 await asyncio.wait(under_way)
-            return tally.figures()
+            spread: Counter[str] = Counter()
+            for one, calls in calls_by_endpoint().items():
+                spread[one.target] += calls - before.get(one, 0)
+            return tally.figures() | {"spread": dict(spread)}
 
         await Tally().call(create)  # connect before the first run
         await _told(run)
+
+
+class Subchannel(NamedTuple):
+    """One of gRPC's lasting tries to be connected to an endpoint; a new one counts from zero."""
+
+    number: int
+    target: str
+
+
+def calls_by_endpoint() -> dict[Subchannel, int]:
+    """Returns the calls that this process has started so far, by gRPC's own count (channelz)."""
+    found: dict[Subchannel, int] = {}
+    tops = ChannelzServicer.GetTopChannels(channelz_pb2.GetTopChannelsRequest(start_channel_id=0), None).channel
+    for reference in (one for top in tops for one in top.subchannel_ref):
+        asked = channelz_pb2.GetSubchannelRequest(subchannel_id=reference.subchannel_id)
+        data = ChannelzServicer.GetSubchannel(asked, None).subchannel.data
+        target = data.target.removeprefix("ipv4:")
+        found[Subchannel(reference.subchannel_id, target)] = data.calls_started
+    return found
 
 
 async def _told(run: Callable[[float], Awaitable[dict[str, object]]]) -> None:

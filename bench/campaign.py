@@ -39,6 +39,7 @@ MODULES: Final = (
     "bench.rows.policies",
     "bench.rows.blog",
     "bench.rows.embedded",
+    "bench.balancing",
     "bench.rows.replicas",
 )
 """Each has its part as ``PART``. Those on the shared cluster come first: it ends before the others start."""

@@ -40,7 +40,7 @@ def row(  # a line of the table has as many parts
         target=target,
         cpu_ratio=cpu_ratio(our, their),
         unit=unit,
-        note=" ".join(filter(None, (note, void(ours[1]), void(theirs[1])))),
+        note=" ".join(filter(None, (note, flaws(ours[1]), flaws(theirs[1])))),
     )
 
 
@@ -50,9 +50,13 @@ def cpu_ratio(ours: Side, theirs: Side) -> float | None:
     return their_s / our_s if our_s > 0 and their_s > 0 else None
 
 
-def void(rounds: Sequence[Round]) -> str:
-    """Returns what makes the rounds say nothing; empty when nothing does."""
+def flaws(rounds: Sequence[Round]) -> str:
+    """Returns what makes the rounds say nothing, or less; empty when nothing does."""
     said = []
+    if failed := errors(rounds):
+        share = sum(failed.values()) / (sum(failed.values()) + sum(one.orders for one in rounds))
+        codes = ", ".join(f"{count:,} {code}" for code, count in failed.items())
+        said.append(f"{share:.1%} of the calls of {rounds[0].subject} failed: {codes}.")
     if repeated := sum(one.repeated for one in rounds):
         said.append(f"{repeated:,} calls of {rounds[0].subject} were replays: void.")
     if not all(one.orders for one in rounds):

@@ -60,6 +60,28 @@ def _legend(results: Sequence[Kept], facts: Mapping[str, object]) -> list[str]:
     return said
 
 
+def markdown(results: Sequence[Kept], facts: Mapping[str, object]) -> str:
+    """Returns the rows as a table for a document, with the machine below."""
+    lines = [
+        "| work | rate | against | ratio | target | CPU an order, ms | CPU ratio |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for result in results:
+        for row in result.outcome.rows:
+            against = f"{row.theirs.name}: {row.theirs.rate.median:,.0f}" if row.theirs else ""
+            costs = " / ".join(
+                f"{work_s(side.cpu_s_per_1000):.3f}" for side in (row.ours, row.theirs) if side and side.cpu_s_per_1000
+            )
+            ratio = f"{row.ratio.median:.2f} ({row.ratio.least:.2f}-{row.ratio.most:.2f})" if row.ratio else ""
+            cpu_ratio = f"{row.cpu_ratio:.2f}" if row.cpu_ratio else ""
+            rate = f"{row.ours.rate.median:,.0f} {row.unit}"
+            lines.append("| " + " | ".join((row.work, rate, against, ratio, target(row), costs, cpu_ratio)) + " |")
+        if result.failure:
+            lines.append(f"| {result.title} | not measured | | | | | |")
+    machine = f"{facts['cores']} cores ({facts['cpu']}, fsync {facts['fsync_us']} us)"
+    return "\n".join([*lines, "", f"Commit {facts['commit']}, {facts['time']}, {machine}."])
+
+
 def _cells(row: Row) -> list[str]:
     theirs = row.theirs
     return [

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, TypeVar
 import grpc
 
 from clients import errors
-from clients.errors import OrderError, Unavailable
+from clients.errors import OrderError, Overloaded, Unavailable
 from clients.fleet import DISCOVERY_TIMEOUT_S, READY_TIMEOUT_S, Fleet, Link
 from clients.retry import Attempts, RetryBudget, RetryPolicy
+from clients.throttle import Throttle
 
 if TYPE_CHECKING:
     from grpc.aio import StreamStreamMultiCallable, UnaryStreamMultiCallable, UnaryUnaryMultiCallable
@@ -27,6 +28,10 @@ RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
 
 
+HELD_BACK_S = 0.2
+"""The retry hint of a call that was held back: as the service's own of a call that it refuses."""
+
+
 class Calls:
     """Makes logical calls over a fleet, with one policy and one budget for all of them."""
 
@@ -37,6 +42,7 @@ class Calls:
         self.policy = policy
         self.budget = budget
         self.metadata = tuple(metadata)
+        self._throttles: dict[type, Throttle] = {}  # by the request's type, so one a method
 
     def attempts(self, deadline_s: float | None) -> Attempts:
         """Returns the attempts of a logical call that ends in ``deadline_s`` seconds from now; None: never."""
@@ -79,18 +85,32 @@ class Calls:
     async def once(
         self, method: UnaryMethod[RequestT, ResponseT], request: RequestT, timeout_s: float, *, wait_for_ready: bool
     ) -> ResponseT:
-        """Makes one call; raises OrderError."""
+        """Makes one call, or holds it back when most like it were refused lately; raises OrderError."""
+        throttle = self._throttles.get(type(request))
+        if throttle is None:
+            throttle = self._throttles[type(request)] = Throttle()
+        if throttle.holds_back():
+            raise Overloaded(
+                "held back by this client: most such calls were refused lately",
+                code=grpc.StatusCode.RESOURCE_EXHAUSTED,
+                retry_delay_s=HELD_BACK_S,
+            )
         # Finding the workers may take half of the time; the seeds serve meanwhile.
         began = time.monotonic()
         link = await self.link(timeout_s / 2)
         timeout_s = max(0.0, timeout_s - (time.monotonic() - began))
         try:
             with link.used():
-                return await method(link)(
+                response = await method(link)(
                     request, timeout=timeout_s, metadata=self.metadata, wait_for_ready=wait_for_ready
                 )
         except grpc.aio.AioRpcError as failure:
-            raise errors.from_rpc(failure) from failure
+            error = errors.from_rpc(failure)
+            if not isinstance(error, Overloaded):
+                throttle.accepted()
+            raise error from failure
+        throttle.accepted()
+        return response
 
     async def stream(
         self, method: StreamMethod[RequestT, ResponseT], request: RequestT, attempts: Attempts

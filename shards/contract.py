@@ -223,6 +223,9 @@ class Cache(Protocol):
         ``read_started`` (``time.monotonic`` seconds) is when the read that found them began: lifetime counts from it.
         """
 
+    async def created(self, rows: Sequence[Row], commit_started: float) -> None:
+        """Remembers rows of version 1 that a commit has just stored, or does not: no cache has an older version."""
+
     async def close(self) -> None:
         """Lets go of connections. Idempotent."""
 

@@ -43,9 +43,11 @@ class Blog:
             host, port = context.host, context.port + 90
             flask = subjects.flask(host, port, context.scratch, GUNICORN_WORKERS, GUNICORN_THREADS)
             subjects.wait_until_it_listens(stack.enter_context(flask), host, port)
+            url = f"http://{host}:{port}/order"
+            http.post(url, body, GUNICORN_WORKERS * GUNICORN_THREADS, seconds, context.scratch)  # until all have booted
             for callers in CALLERS:
                 before_s = flask.cpu_s()
-                shot = http.post(f"http://{host}:{port}/order", body, callers, seconds, context.scratch)
+                shot = http.post(url, body, callers, seconds, context.scratch)
                 spent = {"server": flask.cpu_s() - before_s, "generator": shot.cpu_s}
                 found["flask"].append(_round("flask", shot, spent))
         with contextlib.ExitStack() as stack:

@@ -32,6 +32,9 @@ WAIT_S_MAX: Final = 2.0
 DEADLINE_SHARE: Final = 0.5
 """Of the time left to a call that it may wait in line; the rest is for being served, and for our being wrong."""
 
+SLACK: Final = 2.0
+"""Times its usual time that a call is thought to need once it is begun: half of all take longer than usual."""
+
 _RATE_GAIN: Final = 0.3
 _LATE_DECAY: Final = 0.98
 """A refusal for want of time takes so much off what its method is thought to take, or one that was slow once and is
@@ -142,7 +145,7 @@ class Gate:
         self.wait_s = wait_s
         if wait_s > WAIT_S_MAX:
             return FULL
-        if wait_s > left_s * DEADLINE_SHARE or wait_s + track.mean_s > left_s:
+        if wait_s > left_s * DEADLINE_SHARE or wait_s + SLACK * track.mean_s > left_s:
             return self._late(track)
         if self.waiting + units > QUEUE_UNITS_MAX and not self._makes_room(priority, units):
             return FULL
@@ -150,7 +153,7 @@ class Gate:
 
     def put(self, waiter: Waiter, now: float) -> None:
         """Puts a call in line about which ``decide`` has just said WAIT."""
-        waiter.until = min(now + WAIT_S_MAX, waiter.deadline - waiter.track.mean_s)
+        waiter.until = min(now + WAIT_S_MAX, waiter.deadline - SLACK * waiter.track.mean_s)
         self._lines[waiter.priority].append(waiter)
         self._units[waiter.priority] += waiter.units
         self.waiting += waiter.units
@@ -184,7 +187,7 @@ class Gate:
                 self._units[priority] -= waiter.units
                 self.waiting -= waiter.units
                 if not waiter.gone:
-                    waiter.turn_away(LATE if waiter.deadline - waiter.track.mean_s <= now else FULL)
+                    waiter.turn_away(LATE if waiter.deadline - SLACK * waiter.track.mean_s <= now else FULL)
             line.extend(kept)
         if self.waiting:
             self._begin_next(now)
@@ -213,7 +216,7 @@ class Gate:
                 self.waiting -= waiter.units
                 if waiter.gone:
                     continue
-                if now + waiter.track.mean_s > waiter.deadline:
+                if now + SLACK * waiter.track.mean_s > waiter.deadline:
                     waiter.turn_away(self._late(waiter.track))
                     continue
                 self.in_flight += waiter.units

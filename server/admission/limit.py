@@ -4,7 +4,8 @@ The gradient of Netflix's concurrency-limits (Gradient2Limit) and of Envoy's ada
 calls take about as long as they do without company the limit grows by its square root, and beyond that it shrinks in
 proportion. Three differences, each for a reason of ours:
 
-- Group commit makes a call in company cheaper and slower, so latency may double (``TOLERANCE``) before it shrinks.
+- Group commit makes a call in company cheaper and slower, so latency may double (``TOLERANCE``) before it shrinks, and
+  a base of a few milliseconds counts as ``BASE_S_MIN``.
 - Methods differ by factors, so each is compared with itself, and the gradient is taken of the mean ratio.
 - Nothing is slowed down to measure how fast it would be alone, as Envoy does. A method's base is what it takes in a
   worker that is not busy; when a busy one has been at the floor for a while, what it takes there is the base (as in
@@ -19,9 +20,12 @@ from __future__ import annotations
 import math
 from typing import Final
 
-FLOOR: Final = 64
-"""Units that are always served at once. With half as many the commits are so small that a worker loses a fifth of its
-throughput (docs/adr/0014)."""
+FLOOR: Final = 32
+"""Units that are always served at once, however slow they are: enough for a commit of every lane to gather some."""
+
+BASE_S_MIN: Final = 0.0125
+"""A base below this counts as this. A call that took 1 ms alone and takes 20 in company of a hundred is no sign of
+congestion but of group commit, which has its best throughput there (docs/adr/0014)."""
 
 CEILING: Final = 1_024
 
@@ -99,7 +103,7 @@ class GradientLimit:
             mean_s = track.sum_s / track.count
             _update(track, mean_s, is_busy=is_busy, is_based=is_based)
             calls += track.count
-            ratios += track.count * mean_s / max(track.base_s, 1e-6)
+            ratios += track.count * mean_s / max(track.base_s, BASE_S_MIN)
             track.sum_s, track.count = 0.0, 0
         lag_s, self._lag_s = self._lag_s, 0.0
         if is_based:

@@ -110,11 +110,11 @@ class Admission:
 class Entry:
     """The way in for the calls of one method."""
 
-    __slots__ = ("_admission", "_gate", "_priority", "name", "run", "track")
+    __slots__ = ("_admission", "_priority", "gate", "name", "run", "track")
 
     def __init__(self, admission: Admission, name: str, priority: int, run: Handle) -> None:
         self._admission = admission
-        self._gate = admission.gate
+        self.gate = admission.gate
         self._priority = priority
         self.name = name
         self.run = run
@@ -144,7 +144,7 @@ class Entry:
             admission.count_shed(self.name, priority, refusal.reason)
             call.refuse(refusal)
             return FULL
-        verdict = self._gate.decide(track, priority, units, deadline, now)
+        verdict = self.gate.decide(track, priority, units, deadline, now)
         if verdict is BEGIN:
             return verdict
         if verdict is WAIT:
@@ -156,11 +156,11 @@ class Entry:
     def leave(self, call: Waiter, started: float, *, is_ok: bool) -> None:
         """Ends a call that was let in, begun at ``started`` (``time.monotonic``)."""
         now = time.monotonic()
-        self._gate.leave(call.track, call.units, now - started, now, is_ok=is_ok)
+        self.gate.leave(call.track, call.units, now - started, now, is_ok=is_ok)
 
     def refusal(self, call: Waiter, verdict: Verdict) -> Refusal:
         """Returns how a call ends that is turned away, and counts it."""
-        wait_s = self._gate.wait_s
+        wait_s = self.gate.wait_s
         level = 0
         while level < len(HINTS_S) - 1 and HINTS_S[level] < wait_s:
             level += 1

@@ -23,7 +23,7 @@ from typing import Any, Final, NoReturn, TypeAlias
 import grpc
 from pygrpc_native import EVENT_CANCEL, STREAM_FULL, NativeGrpcFront
 
-from server.admission.gate import BEGIN, Verdict
+from server.admission.gate import BEGIN, WAIT, Gate, Verdict
 from server.admission.limit import Track
 from server.domain.errors import OrderError, Reason
 from server.rpc.admission import Entry
@@ -46,9 +46,13 @@ IO_THREADS: Final = 1
 EVENTS_MAX: Final = 256
 """Taken from the front at once."""
 
-TAKES_MAX: Final = 8
-"""Times that it is taken from in one turn of the loop, as long as it gives that many. What waits inside of the front
-waits unseen: it is in no line, has no priority, and is refused when it is late already."""
+TAKES_MAX: Final = 16
+"""Times that it is taken from in one go, as long as it gives that many. What waits inside of the front waits unseen: it
+is in no line, has no priority, and is late already when it is refused."""
+
+PAUSE_S: Final = 0.004
+"""Between two goes while more calls wait in line than are being served: to look costs a hand-over of the interpreter to
+the store's threads and back, and nothing that comes could begin before those in line anyway."""
 
 LINGER_S: Final = 0.25
 """Between the last answer and closing: the front has no sign for "sent", and closes without looking."""
@@ -148,8 +152,7 @@ class _Call:
 
     def refuse(self, refusal: Refusal) -> None:
         """It ends so, before it has begun."""
-        self.server.drop(self)
-        self.fail(refusal)
+        self.server.drop(self, refusal)
 
     def fail(self, refusal: Refusal) -> None:
         """As ``abort``, from outside of the handler."""
@@ -201,6 +204,9 @@ class NativeServer:
         self._waker = threading.Thread(target=self._wake, name="native-waker", daemon=True)
         self._stopping: asyncio.Task[None] | None = None
         self._refusing = False
+        self._refused: list[tuple[_Call, Refusal]] = []  # as the answers
+        gates = [entry.gate for entry in self._entries if entry is not None]
+        self._gate: Gate | None = gates[0] if gates else None  # a worker has one
         self._taken = 0
         """Calls so far."""
         self._answers: list[tuple[int, bytes, Metadata]] = []
@@ -236,8 +242,7 @@ class NativeServer:
         await self._until_quiet(started + grace_s / 2)
         self._refusing = True
         for call in [call for call in self._calls.values() if call.task is None]:  # those in line
-            self.drop(call)
-            call.fail(_STOPPING)
+            self.drop(call, _STOPPING)
         grace_s = max(0.0, started + grace_s - time.monotonic())
         behind = asyncio.create_task(self._behind.stop(grace_s))
         tasks = [call.task for call in self._calls.values() if call.task is not None]
@@ -293,7 +298,10 @@ class NativeServer:
             if len(events) < EVENTS_MAX:
                 break
             events = self._front.recv_batch_details(EVENTS_MAX, 0) or []
-        self._loop.call_soon(self._take_next)
+        if self._gate is not None and self._gate.waiting > self._gate.in_flight:
+            self._loop.call_later(PAUSE_S, self._take_next)
+        else:
+            self._loop.call_soon(self._take_next)
 
     def _enter(self, events: list[Any]) -> None:
         """Takes in what has happened: a call is begun, put in line or refused."""
@@ -307,15 +315,19 @@ class NativeServer:
                 call.fail(_STOPPING)
                 continue
             self._taken += 1
-            self._calls[call_id] = call
             entry = self._entries[method_id]
             if entry is None:
+                self._calls[call_id] = call
                 _, streaming, method = self._methods[method_id]
                 call.task = self._loop.create_task(self._run(call, payload, method, streaming=streaming))
                 continue
             call.entry, call.server, call.payload = entry, self, payload
-            if entry.admit(call, details[0], details[2], len(payload), now) is BEGIN:
+            verdict = entry.admit(call, details[0], details[2], len(payload), now)
+            if verdict is BEGIN:
+                self._calls[call_id] = call
                 call.task = self._loop.create_task(self._run_admitted(call, payload, now))
+            elif verdict is WAIT:
+                self._calls[call_id] = call
 
     def _cancel(self, call_id: int) -> None:
         """The caller of a call has left."""
@@ -333,11 +345,15 @@ class NativeServer:
         call.task = self._loop.create_task(self._run_admitted(call, call.payload, time.monotonic()))
         call.payload = b""
 
-    def drop(self, call: _Call) -> None:
-        """Forgets a call that waits in line, which passes over it from now on."""
+    def drop(self, call: _Call, refusal: Refusal | None = None) -> None:
+        """Forgets a call that waits in line, which passes over it from now on; tells its caller, if it is there."""
         call.gone = True
         call.payload = b""
         self._calls.pop(call.call_id, None)
+        if refusal is not None:
+            if not (self._refused or self._answers):
+                self._loop.call_soon(self._respond)
+            self._refused.append((call, refusal))
 
     async def _run_admitted(self, call: _Call, payload: bytes, started: float) -> None:
         is_ok = False
@@ -359,6 +375,9 @@ class NativeServer:
         respond = self._front.respond
         for call_id, answer, trailers in answers:
             respond(call_id, answer, None, trailers)
+        refused, self._refused = self._refused, []
+        for call, refusal in refused:
+            call.fail(refusal)
 
     async def _run(self, call: _Call, payload: bytes, method: _Method, *, streaming: bool) -> bool:
         """Serves a call; returns whether it was answered."""
@@ -373,7 +392,7 @@ class NativeServer:
             if streaming:
                 self._front.stream_end(call.call_id)
             else:
-                if not self._answers:
+                if not (self._answers or self._refused):
                     self._loop.call_soon(self._respond)
                 self._answers.append((call.call_id, answer, call.trailers))
         except grpc.aio.AbortError:

@@ -77,6 +77,10 @@ class LocalCache:
         while len(entries) > self._rows_max or self._bytes > self._bytes_max:
             self._bytes -= entries.popitem(last=False)[1][2]
 
+    async def created(self, rows: Sequence[Row], commit_started: float) -> None:
+        """Remembers rows just stored: who has created an order often reads it."""
+        await self.put(rows, commit_started)
+
     async def close(self) -> None:
         """Forgets everything. Idempotent."""
         self._entries.clear()

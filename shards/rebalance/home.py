@@ -85,6 +85,8 @@ class Home:
         self._attempt: Final = attempt
         self._at: Final = at
         self._one_at_a_time: Final = asyncio.Lock()
+        self.seen: RebalanceRecord | None = None
+        """The record as this attempt saw it last."""
 
     def __repr__(self) -> str:
         return f"Home(attempt={self._attempt}, {self._book!r})"
@@ -94,6 +96,7 @@ class Home:
         found = await self._book.read()
         if found is None or found[1].attempt != self._attempt:
             raise Deposed(f"attempt {self._attempt} is over")
+        self.seen = found[1]
         return found[1]
 
     async def topology(self) -> Topology:
@@ -133,8 +136,9 @@ class Home:
                         raise Deposed(f"attempt {self._attempt} is over")
                     changed = edit(found[1])
                     if changed is None or await self._book.replace(found[0], changed):
+                        self.seen = changed or found[1]
                         await self._at(f"after {step}")
-                        return changed or found[1]
+                        return self.seen
                 except StoreError:
                     await asyncio.sleep(_RETRY_S)
 

@@ -214,7 +214,7 @@ class RebalanceRecord:
             entries = (entries[0], *entries[-(COMMANDS_MAX - 1) :])
         is_fenced = command is Command.TAKE_OVER or (command is Command.RESUME and self.state is State.CANCELLED)
         begun = self
-        if command is Command.RESUME:
+        if command in {Command.RESUME, Command.TAKE_OVER}:  # what was stuck is tried again
             begun = replace(self, stuck=(), stuck_count=0, finished_unix_ms=0, is_clean=False)
         return replace(
             begun,

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from shards.contract import Cache, Consistency, Observer, Outcome, Row, Store, Verdict
+from shards.contract import MARK_BYTES, Cache, Consistency, Observer, Outcome, Row, Store, Verdict
 from shards.keys import Key
 from shards.wrappers.floors import Floors
 from shards.wrappers.passing import Passing
@@ -60,10 +60,16 @@ class CachedStore(Passing):
         """Stores rows of one lane; remembers the applied ones before it returns, so a later CACHED read sees them."""
         started = time.monotonic()
         outcomes = await self._store.commit(rows)
-        applied = [row for row, outcome in zip(rows, outcomes, strict=False) if outcome.verdict is Verdict.APPLIED]
-        if applied:
-            self._raise_floors(applied)
-            await self._cache.put(applied, started)
+        created: list[Row] = []
+        moved: list[Row] = []
+        for row, outcome in zip(rows, outcomes, strict=False):
+            if outcome.verdict is Verdict.APPLIED:
+                (created if len(row.marks) == MARK_BYTES else moved).append(row)
+        if created:  # nothing is older than they are
+            await self._cache.created(created, started)
+        if moved:
+            self._raise_floors(moved)
+            await self._cache.put(moved, started)
         return outcomes
 
     async def read(self, keys: Sequence[Key], consistency: Consistency) -> Sequence[Row | None]:

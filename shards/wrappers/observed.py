@@ -65,6 +65,12 @@ class ObservedCache:
         await self._cache.put(rows, read_started)
         self._observer.cache_call("put", time.monotonic() - started)
 
+    async def created(self, rows: Sequence[Row], commit_started: float) -> None:
+        """Remembers rows just stored."""
+        started = time.monotonic()
+        await self._cache.created(rows, commit_started)
+        self._observer.cache_call("put", time.monotonic() - started)
+
     async def close(self) -> None:
         """Closes the cache inside."""
         await self._cache.close()

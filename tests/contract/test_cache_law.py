@@ -87,6 +87,17 @@ async def test_only_a_newer_version_replaces(cache: Cache) -> None:
     assert await get(cache, one) == [three]
 
 
+async def test_what_was_created_never_hides_what_came_after(cache: Cache) -> None:
+    """A new order is answered whole or not at all, and its later versions are remembered as if it had not been told."""
+    first, second = chain(2)
+    await cache.created([first], time.monotonic())
+    assert (await get(cache, first))[0] in (None, first)
+    await cache.put([second], time.monotonic())
+    await until(lambda: get(cache, second), lambda answer: list(answer) == [second])
+    await cache.created([first], time.monotonic())  # told late
+    assert await get(cache, second) == [second]
+
+
 async def test_the_same_version_lives_on_when_read_again(cache: Cache) -> None:
     """A version that a later read found is known to have been current then; one that an earlier read found is not."""
     row = new_row()

@@ -6,14 +6,17 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Final, Self
 
 import psutil
 
 from tests.support.deadlines import eventually
+
+_LEAVE_S_MAX: Final = 5.0
+"""By when every child must have left whose supervisor has ended."""
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -61,7 +64,9 @@ class ServerProcess:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-        left = [child for child in self._family if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+        left = _running(self._family)
+        if ended_by_itself and left:  # its end is what tells its children to leave, and for that they need a processor
+            left = _running(psutil.wait_procs(left, timeout=_LEAVE_S_MAX)[1])
         for child in left:
             child.kill()
         for reader in self._readers:
@@ -146,3 +151,7 @@ def alive(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def _running(family: Iterable[psutil.Process]) -> list[psutil.Process]:
+    return [child for child in family if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.admission.limit import CEILING, FLOOR, FLOOR_WINDOWS, LAG_S_MAX, GradientLimit, Track
+from server.admission.limit import BASE_S_MIN, CEILING, FLOOR, FLOOR_WINDOWS, LAG_S_MAX, GradientLimit, Track
 
 
 class Station:
@@ -52,7 +52,7 @@ def test_it_settles(rate: float, alone_s: float, tolerance: float) -> None:
         station.window()
         seen.append(limit.limit)
     assert max(seen) - min(seen) <= max(2, 0.1 * settled)
-    knee = rate * alone_s  # what is served at once where a queue begins
+    knee = rate * max(alone_s, BASE_S_MIN)  # what is served at once where a queue begins
     if knee > CEILING:
         assert settled == CEILING
     else:
@@ -92,12 +92,12 @@ def test_it_recovers_after_a_step(slower: float) -> None:
 def test_the_floor_is_remeasured() -> None:
     """A busy worker that stays at the floor takes the latency there for the base, and so leaves the floor again."""
     limit = GradientLimit(floor=10)
-    station = Station(limit, rate=1000, alone_s=0.001)
+    station = Station(limit, rate=100, alone_s=0.001)
     station.windows(20, offered=1)
-    assert station.track.base_s == pytest.approx(0.001)
+    assert station.track.base_s == pytest.approx(0.01)
     station.windows(FLOOR_WINDOWS + 100)
     assert limit.limit > 10
-    assert station.track.base_s >= 0.009
+    assert station.track.base_s >= 0.09
 
 
 def test_an_idle_worker_learns_nothing_about_its_limit() -> None:

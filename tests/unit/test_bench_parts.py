@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from bench import campaign, charts, figures, keeping, page, table
+from bench import balancing, campaign, charts, figures, keeping, page, table
 from bench.campaign import Kept, Run
 from bench.parts import Chart, Context, Event, Outcome, Row, Series, Side
 from bench.summary import Range, Round
@@ -102,6 +102,13 @@ def test_comparison_leaves_the_generator_out_of_the_cost() -> None:
     assert not found.note
 
 
+def test_unevenness_is_of_all_workers() -> None:
+    """A worker that was called by nobody counts in the mean, so all calls at one worker are as uneven as can be."""
+    assert balancing.unevenness({"a": 10}) == 4.0
+    assert balancing.unevenness({"a": 5, "b": 5, "c": 5, "d": 5}) == 1.0
+    assert balancing.unevenness({}) == 0.0
+
+
 def test_replays_make_a_comparison_void() -> None:
     """Rounds in which a message was sent twice are told as void beside the figures."""
     found = figures.row("work", ("crest", rounds("crest", 3.0, repeated=7)), ("peer", rounds("peer", 1.0)))
@@ -140,6 +147,15 @@ def test_table_names_targets_findings_and_failures() -> None:
     assert "part failed: no Go" in text
     assert "MISSED" in text
     assert "a <finding>" in text
+
+
+def test_document_gets_a_line_a_row() -> None:
+    """The table for a document has as many cells in each line, a line for each row, and one for each failure."""
+    text = table.markdown([kept(row(3.0, 2.0), row(None, None)), kept(failure="no Go")], FACTS)
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + 3
+    assert {line.count("|") for line in lines} == {8}
+    assert ">= 2 reached" in lines[2]
 
 
 def test_results_are_read_back_as_they_were_kept(tmp_path: Path) -> None:

@@ -33,6 +33,10 @@ class Stubborn:
         for row in rows:
             self.rows.setdefault(row.key, row)
 
+    async def created(self, rows: Sequence[Row], commit_started: float) -> None:
+        """As any other row."""
+        await self.put(rows, commit_started)
+
     async def close(self) -> None:
         """Nothing to do."""
 

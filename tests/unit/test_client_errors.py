@@ -88,3 +88,16 @@ def test_repr_says_what_to_do() -> None:
     """The repr shows reason, text, whether a retry may help and how often it was tried."""
     error = Unavailable("lost", code=grpc.StatusCode.UNAVAILABLE)
     assert repr(error) == "Unavailable('UNAVAILABLE: lost', retryable=True, attempts=1)"
+
+
+@pytest.mark.parametrize(
+    ("pushback", "is_retryable", "delay_s"),
+    [("250", True, 0.25), ("0", True, 0.0), ("-1", False, None), ("soon", False, None)],
+)
+def test_pushback_is_heeded(pushback: str, is_retryable: bool, delay_s: float | None) -> None:
+    """The trailer by which servers and proxies delay or forbid retries counts where there is no RetryInfo (gRFC A6)."""
+    trailers = Metadata(("grpc-retry-pushback-ms", pushback))
+    for code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED):
+        error = errors.from_rpc(AioRpcError(code, Metadata(), trailers, details="details"))
+        assert (error.retryable, error.retry_delay_s) == (is_retryable, delay_s)
+        assert copy.copy(error).retryable == is_retryable

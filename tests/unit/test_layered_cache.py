@@ -91,6 +91,20 @@ async def test_what_waits_is_bounded() -> None:
     assert sum(far.stores) == layered.WAITING_ROWS_MAX
 
 
+async def test_what_was_just_created_stays_near() -> None:
+    """A new order is remembered in this process only; its next version goes far, as every other read and write does."""
+    far = Far()
+    cache = LayeredCache(near(), far, Notes())
+    one = new_row()
+    two = next_version(one)
+    await cache.created([one], time.monotonic())
+    assert await cache.get([one.key]) == [one]
+    await cache.put([two], time.monotonic())
+    await cache.close()
+    assert [row for row, _ in far.readings.values()] == [two]
+    assert far.stores == [1]
+
+
 async def test_without_room_near_all_is_far() -> None:
     """With no rows near, reads are answered from far."""
     far = Far()

@@ -72,6 +72,10 @@ class RedisClusterCache:
         """Remembers rows, each unless a newer version is remembered; the same version lives on when read later."""
         await self.store([(row, read_started) for row in rows])
 
+    async def created(self, rows: Sequence[Row], commit_started: float) -> None:
+        """Remembers rows just stored."""
+        await self.put(rows, commit_started)
+
     async def find(self, keys: Sequence[Key]) -> Sequence[tuple[Row, float] | None]:
         """Returns for each key what ``get`` does, with when the read that found it began (``time.monotonic`` s)."""
         found: list[tuple[Row, float] | None] = [None] * len(keys)

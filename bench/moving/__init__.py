@@ -1,0 +1,1 @@
+"""The work of the part ``rebalance``: copying by itself, and moves under load."""

@@ -1,0 +1,227 @@
+"""3 -> 4 -> 3 shards on real Cassandra under an open loop at half of what the service takes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from bench.installed import ROOT
+from bench.load import create_request
+from bench.moving.callers import Call, Callers
+from bench.parts import Context
+from protos.orders.v1 import orders_pb2
+from shards.keys import format_uuid, mint_uuid7
+
+WORKERS: Final = 2
+KEYSPACE: Final = "crest_moves"
+_BOOT_S: Final = 60.0
+_MOVE_S: Final = 90.0
+_AT_ONCE: Final = 48
+_CDNOW: Final = ROOT / "tests" / "data" / "cdnow_sample.txt"
+
+
+class Phase(NamedTuple):
+    """One move."""
+
+    name: str
+    began_s: float
+    """Since the callers began, as everything here."""
+    ended_s: float
+    end: dict[str, Any]
+    """What the mover told last."""
+    moved: list[tuple[float, int]]
+    """Time, and slots moved so far."""
+    rows_copied: int
+    pause_ms_p99: float
+    pause_ms_max: float
+
+
+class Live(NamedTuple):
+    """What was measured."""
+
+    capacity: float
+    rate: float
+    cdnow: int
+    """Orders of the CDNOW sample that were there before."""
+    calls: list[Call]
+    phases: list[Phase]
+
+    def during(self, phase: Phase | None) -> list[Call]:
+        """Returns the calls of a move; None: those while nothing moved."""
+        spans = [(one.began_s, one.ended_s) for one in self.phases]
+        if phase is not None:
+            return [call for call in self.calls if phase.began_s <= call.at_s <= phase.ended_s]
+        return [call for call in self.calls if not any(began <= call.at_s <= ended for began, ended in spans)]
+
+    def errors(self) -> Counter[str]:
+        """Returns the errors of all calls by their names."""
+        return Counter(call.error for call in self.calls if call.error)
+
+    def goodput(self, phase: Phase | None) -> float:
+        """Returns the share of calls that were to begin then and were answered as they must."""
+        calls = self.during(phase)
+        return sum(not call.error for call in calls) / len(calls) if calls else 0.0
+
+    def findings(self) -> list[str]:
+        """Returns sentences for the reader."""
+        told = []
+        for phase in self.phases:
+            calls = self.during(phase)
+            moves = phase.end.get("moves", 0)
+            slowest_ms = max((call.took_ms for call in calls), default=0)
+            told.append(
+                f"{phase.name}: {moves} of 4,096 slots in {phase.ended_s - phase.began_s:.0f} s, shard sizes "
+                f"{phase.end.get('sizes')}; slots were paused for {phase.pause_ms_p99:.0f} ms (p99 of batches), "
+                f"{phase.pause_ms_max:.0f} ms at most; calls meanwhile: p99 {quantile(calls, 0.99):.0f} ms, slowest "
+                f"{slowest_ms:.0f} ms, {sum(bool(call.error) for call in calls)} errors; "
+                f"verify: {phase.end.get('verified', 0):,} orders, {phase.end.get('wrong')} wrong"
+            )
+        if errors := self.errors():
+            told.append(f"errors that callers saw: {dict(errors)}")
+        return told
+
+    def to_data(self) -> dict[str, Any]:
+        """Returns everything but the single calls."""
+        return {
+            "capacity_per_s": self.capacity,
+            "rate_per_s": self.rate,
+            "cdnow_orders": self.cdnow,
+            "errors": dict(self.errors()),
+            "calls": len(self.calls),
+            "at_rest": _figures(self.during(None)),
+            "phases": [
+                phase._asdict() | {"calls": _figures(self.during(phase)), "goodput": self.goodput(phase)}
+                for phase in self.phases
+            ],
+        }
+
+
+def quantile(calls: Sequence[Call], share: float) -> float:
+    """Returns the latency in ms that this share of calls did not exceed; 0 for none."""
+    took = sorted(call.took_ms for call in calls)
+    return took[min(len(took) - 1, int(len(took) * share))] if took else 0.0
+
+
+def move_there_and_back(context: Context) -> Live:
+    """Measures; ends every process that it started."""
+    assert context.bed is not None
+    file = context.bed.named(KEYSPACE, context.scratch)
+    with _server(context, file):
+        return asyncio.run(_measure(context, file))
+
+
+async def _measure(context: Context, file: Path) -> Live:
+    callers = Callers([f"{context.host}:{context.port + 1 + worker}" for worker in range(WORKERS)], context.chance)
+    try:
+        sample = list(_cdnow(600 if context.is_quick else 6_919))
+        await callers.load(sample, _AT_ONCE)
+        await callers.load([create_request(context.chance) for _ in range(500)], _AT_ONCE)
+        capacity = await callers.capacity(2.0 if context.is_quick else 5.0, _AT_ONCE)
+        context.tell(f"{capacity:,.0f} calls/s at most; half of that from now on")
+        _name_fourth(context, file)
+        calling = asyncio.create_task(callers.run(capacity / 2))
+        began = time.monotonic()
+        phases = []
+        for name, what in (("3 -> 4 shards", "add"), ("4 -> 3 shards", "drain")):
+            await asyncio.sleep(2 if context.is_quick else 5)
+            phases.append(await _move(context, file, name, what, began))
+            context.tell(f"{name}: {phases[-1].end}")
+        await asyncio.sleep(2)
+        callers.is_over = True
+        await calling
+        return Live(capacity, capacity / 2, len(sample), callers.calls, phases)
+    finally:
+        await callers.close()
+
+
+async def _move(context: Context, file: Path, name: str, what: str, began: float) -> Phase:
+    told = context.scratch / f"{what}.jsonl"
+    begun_s = time.monotonic() - began
+    command = [sys.executable, "-m", "bench.moving.mover", str(file), what, str(told)]
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT)
+    try:
+        async with asyncio.timeout(_MOVE_S):
+            code = await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert code == 0, f"the mover left with {code}"
+    wall = time.time() - time.monotonic() + began
+    lines = [json.loads(line) for line in told.read_text(encoding="utf-8").splitlines()]
+    end = lines.pop()["end"]
+    moved = [(line["at_unix_ms"] / 1_000 - wall, line["slots_moved"]) for line in lines]
+    last = lines[-1]
+    return Phase(
+        name, begun_s, moved[-1][0], end, moved, last["rows_copied"], last["pause_ms_p99"], last["pause_ms_max"]
+    )
+
+
+def _name_fourth(context: Context, file: Path) -> None:
+    """Names a fourth shard in the topology file, in a keyspace of its own beside the first, and makes it."""
+    assert context.bed is not None
+    cluster = context.bed.cluster.spec
+    points = json.dumps(list(cluster.contact_points(0)))
+    text = f'\n[[shards]]\nid = 3\nkeyspace = "{KEYSPACE}_3"\ncontact_points = {points}\n'
+    file.write_text(file.read_text(encoding="utf-8") + text, encoding="utf-8")
+    command = [sys.executable, "-m", "shards.schema", "apply", f"--topology-file={file}"]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=120, stdout=subprocess.DEVNULL)
+
+
+@contextlib.contextmanager
+def _server(context: Context, file: Path) -> Iterator[None]:
+    log = (context.scratch / "server.log").open("w", encoding="utf-8")
+    command = [sys.executable, "-m", "server", "--store=cassandra", f"--topology-file={file}", f"--host={context.host}"]
+    command += [f"--port={context.port}", f"--metrics-port={context.port + 90}", f"--workers={WORKERS}"]
+    command += [f"--data-dir={context.scratch / 'data'}"]
+    server = subprocess.Popen(command, cwd=ROOT, stderr=log, stdout=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + _BOOT_S
+        while (context.scratch / "server.log").read_text(encoding="utf-8").count("a child is ready") <= WORKERS:
+            assert server.poll() is None, "the server has left; its log is server.log"
+            assert time.monotonic() < until, "the server does not serve"
+            time.sleep(0.2)
+        yield
+    finally:
+        server.terminate()
+        try:
+            server.wait(30)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+        log.close()
+
+
+def _cdnow(most: int) -> Iterator[orders_pb2.CreateOrderRequest]:
+    """Yields purchases of the CDNOW sample as requests of now: ids as old as they are create nothing any more."""
+    with _CDNOW.open(encoding="ascii") as lines:
+        for number, line in enumerate(lines):
+            if number == most:
+                return
+            customer, _, day, cds, amount = line.split()
+            item = orders_pb2.OrderLine(sku="cds", quantity=1, unit_price_minor=round(float(amount) * 100))
+            yield orders_pb2.CreateOrderRequest(
+                request_id=format_uuid(mint_uuid7()),
+                customer_id=f"cdnow-{customer}",
+                currency_code="USD",
+                lines=[item],
+                attributes={"cds": cds, "placed_on": day},
+            )
+
+
+def _figures(calls: Sequence[Call]) -> dict[str, float]:
+    return {
+        "calls": len(calls),
+        "errors": sum(bool(call.error) for call in calls),
+        "p50_ms": round(quantile(calls, 0.5), 2),
+        "p99_ms": round(quantile(calls, 0.99), 2),
+        "max_ms": round(max((call.took_ms for call in calls), default=0.0), 2),
+    }
