@@ -37,6 +37,7 @@ MODULES: Final = (
     "bench.rows.store_path",
     "bench.rows.reads",
     "bench.rows.policies",
+    "bench.overload",
     "bench.rows.blog",
     "bench.rows.embedded",
     "bench.balancing",

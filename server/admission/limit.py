@@ -23,9 +23,9 @@ from typing import Final
 FLOOR: Final = 32
 """Units that are always served at once, however slow they are: enough for a commit of every lane to gather some."""
 
-BASE_S_MIN: Final = 0.0125
-"""A base below this counts as this. A call that took 1 ms alone and takes 20 in company of a hundred is no sign of
-congestion but of group commit, which has its best throughput there (docs/adr/0014)."""
+BASE_S_MIN: Final = 0.05
+"""A base below this counts as this. A call that took 1 ms alone and takes 50 in company of two hundred is no sign of
+congestion but of group commit: with less company each commit holds less, costs as much, and fewer are done."""
 
 CEILING: Final = 1_024
 
