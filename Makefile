@@ -68,6 +68,7 @@ torture: $(DEV) ## Histories judged, then a million requests sent 1-5 times, whi
 	  $(if $(STORE),--store $(STORE)) $(if $(REPLICAS),--replicas $(REPLICAS))
 	@$(PY) -m tests.torture --store $(STORE) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \
 	  $(if $(NODE_KILLS),--node-kills $(NODE_KILLS)) $(if $(COMMITLOG_SYNC),--commit-log-sync $(COMMITLOG_SYNC)) $(ARGS)
+	@$(PY) -m tests.torture.rebalance run $(if $(STORE),--store $(STORE)) $(if $(SEED),--seed $(SEED))
 	@TORTURE=1 $(PY) -m pytest -q -m torture --timeout 0
 
 # A variable not given leaves what the cluster was made with; a new one has 3 shards of one node.

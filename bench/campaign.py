@@ -39,6 +39,8 @@ MODULES: Final = (
     "bench.rows.policies",
     "bench.overload",
     "bench.rows.blog",
+    "bench.overload",
+    "bench.rebalance",
     "bench.rows.embedded",
     "bench.balancing",
     "bench.rows.replicas",

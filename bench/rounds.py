@@ -27,7 +27,7 @@ ENDLESS_MESSAGES: Final = 20_000
 """Of a file whose messages may be sent again: reads."""
 
 WARM_WINDOW_S: Final = 2.5
-WARM_WINDOWS_MAX: Final = 10
+WARM_WINDOWS_MAX: Final = 8
 WARM_WINDOWS_QUIET: Final = 2
 WARM_SLACK: Final = 0.05
 

@@ -31,6 +31,7 @@ from clients.orders import (
 )
 from clients.request_ids import RequestIds
 from clients.retry import Attempts, RetryBudget, RetryPolicy
+from clients.tls import Tls
 from clients.writes import RENEWALS_MAX, Write, carry
 from protos.orders.v1 import orders_pb2
 from protos.topology.v1 import topology_pb2
@@ -61,6 +62,7 @@ class OrderClient:
     its own answer, deadline and cancellation. ``coalesce=False`` sends every one by itself.
     ``balancing`` is how calls are spread over the workers: ``weighted_round_robin`` by the room that each reports,
     ``round_robin`` evenly, ``pick_first`` all to one.
+    With ``tls`` connections are encrypted, to the certificates that it names.
     """
 
     def __init__(  # noqa: PLR0913 - every setting of a client, by name and with a default
@@ -75,11 +77,14 @@ class OrderClient:
         discover: bool = True,
         coalesce: bool = True,
         balancing: str = "weighted_round_robin",
+        tls: Tls | None = None,
     ) -> None:
         metadata = (("x-caller-id", caller_id),) if caller_id else ()
         self.request_ids = request_ids or RequestIds()
         self._deadline_s = deadline_s
-        self._fleet = Fleet(endpoint_texts.parse(endpoints), metadata=metadata, discover=discover, policy=balancing)
+        self._fleet = Fleet(
+            endpoint_texts.parse(endpoints), metadata=metadata, discover=discover, policy=balancing, tls=tls
+        )
         self._calls = Calls(
             self._fleet, policy=policy or RetryPolicy(), budget=budget or RetryBudget(), metadata=metadata
         )

@@ -34,6 +34,7 @@ from server.rpc.rates import CallerRates
 from server.rpc.services import Services, build_services
 from server.transport.opening import open_server
 from server.transport.seam import BindError, Kind, TransportServer
+from server.transport.tls import Certificates, TlsError, TlsFiles
 from shards.assembly import StorageSettings, TopologyAway, open_rates, open_router
 from shards.contract import StoreError
 from shards.routing import Router
@@ -69,6 +70,7 @@ class Worker:
         self._orphaned = False
         self._admission: Admission | None = None
         self._servers: list[TransportServer] = []
+        self._certificates: Certificates | None = None
         os.set_blocking(launch.status_fd, False)
 
     def __repr__(self) -> str:
@@ -136,6 +138,8 @@ class Worker:
 
     async def _open_ports(self, services: Services) -> None:
         """Serves on the worker's own port, reports that, and serves on the shared one as soon as it is time."""
+        files = tls_files(self._config)
+        self._certificates = None if files is None else Certificates(files, self._metrics.certificates_changed)
         await self._told.wait()
         await self._open(services, self._config.worker_port(self._launch.number))
         if self._shared.is_set():  # started in place of another worker: before that one leaves
@@ -152,7 +156,13 @@ class Worker:
 
     async def _open(self, services: Services, port: int) -> None:
         address = f"{self._config.host}:{port}"
-        server = open_server(services, address, kind=Kind(self._config.transport), reuse_port=True)
+        server = open_server(
+            services,
+            address,
+            kind=Kind(self._config.transport),
+            reuse_port=True,
+            certificates=self._certificates,
+        )
         self._servers.append(server)
         await server.start()
         _log.info("listening", extra={"address": address})
@@ -227,12 +237,23 @@ def storage_settings(config: Config) -> StorageSettings:
     )
 
 
+def tls_files(config: Config) -> TlsFiles | None:
+    """Returns where the certificates are; None when callers need no TLS."""
+    if not config.tls_cert:
+        return None
+    client_ca = Path(config.tls_client_ca) if config.tls_client_ca else None
+    return TlsFiles(Path(config.tls_cert), Path(config.tls_key), client_ca)
+
+
 async def _serve(launch: Launch, metrics: Metrics) -> ExitCode:
     try:
         return await Worker(launch, metrics).run()
     except StoreError as error:
         _log.error("the store cannot be used: %s", error)  # foreseen: one line for the operator
         return ExitCode.STORE_REFUSED
+    except TlsError as error:
+        _log.error("cannot serve TLS: %s", error)  # foreseen
+        return ExitCode.USAGE
     except BindError as error:
         _log.error("cannot listen: %s", error)  # foreseen
         return ExitCode.PORT_TAKEN

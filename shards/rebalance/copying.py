@@ -6,7 +6,8 @@ changed during the one before, and the last one, when nothing changes any more, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
 from shards.contract import BUCKET_S, Copies, Row, StoreError
@@ -19,6 +20,9 @@ T = TypeVar("T")
 
 CHUNK_ROWS: Final = 256
 """Rows read and placed at once."""
+
+CHUNKS_AT_ONCE: Final = 3
+"""Chunks under way at once, between one source and one target."""
 
 DIFFERING_MAX: Final = 8
 """Orders of a slot that are named when copies differ."""
@@ -49,8 +53,9 @@ class Copying:
 
     async def round(self, *, is_hurried: bool = False) -> int:
         """Copies what the source has and the target has not; returns how many rows. Hurried: without the throttle."""
-        placed = 0
-        for keys in _chunks(await self._changed(), CHUNK_ROWS):
+        chunks = list(_chunks(await self._changed(), CHUNK_ROWS))
+
+        async def one(keys: list[Key]) -> None:
             if not is_hurried:
                 await self._throttle.take(len(keys))
             rows = [_there(key, row) for key, row in zip(keys, await self._source.rows(keys), strict=True)]
@@ -60,16 +65,20 @@ class Copying:
             for row in rows:
                 self._read[row.key.slot].put(row)
                 self._unverified[row.key.order_id] = row.key.slot
-            placed += len(rows)
             self.rows_placed += len(rows)
-        return placed
+
+        await _side_by_side(chunks, one)
+        return sum(map(len, chunks))
 
     async def verify(self, *, is_hurried: bool = False) -> None:
         """Reads back, in full, every copy that was placed and not read since."""
-        for order_ids in _chunks(self._unverified, CHUNK_ROWS):
+
+        async def one(order_ids: list[bytes]) -> None:
             if not is_hurried:
                 await self._throttle.take(len(order_ids))
             await self._read_back(order_ids)
+
+        await _side_by_side(_chunks(self._unverified, CHUNK_ROWS), one)
 
     async def differing(self) -> dict[int, list[bytes]]:
         """Returns the slots whose copies differ from the source as it was read, with the first orders that do.
@@ -78,9 +87,9 @@ class Copying:
         the target tells now; what is in them by having been read back.
         """
         found: dict[int, list[bytes]] = {}
-        for slot, copied in self._copied.items():
-            stale = copied.stale(await self._target.versions(slot, self._gen))
-            for order_ids in _chunks(stale, CHUNK_ROWS):
+        told = await asyncio.gather(*(self._target.versions(slot, self._gen) for slot in self._copied))
+        for (slot, copied), versions in zip(self._copied.items(), told, strict=True):
+            for order_ids in _chunks(copied.stale(versions), CHUNK_ROWS):
                 await self._read_back(order_ids)
             if differing := self._read[slot].differing(copied):
                 found[slot] = differing[:DIFFERING_MAX]
@@ -89,8 +98,9 @@ class Copying:
     async def _changed(self) -> list[Key]:
         """Returns the keys of the orders that the source has in another version than was read, bucket by bucket."""
         changed: list[Key] = []
-        for slot, move in self._moves.items():
-            versions = await self._source.versions(slot, move.old_gen)
+        moves = self._moves.values()
+        told = await asyncio.gather(*(self._source.versions(move.slot, move.old_gen) for move in moves))
+        for (slot, move), versions in zip(self._moves.items(), told, strict=True):
             stale = self._read[slot].stale(versions)
             if missing := [order_id for order_id in stale if order_id not in versions]:
                 raise StoreError(f"slot {slot}: {len(missing)} orders that were on the source are gone from it")
@@ -114,6 +124,23 @@ def _there(key: Key, row: Row | None) -> Row:
     if row is None:
         raise StoreError(f"slot {key.slot}: order {key.order_id.hex()} has a version on the source, and no row")
     return row
+
+
+async def _side_by_side(chunks: Iterable[list[T]], call: Callable[[list[T]], Awaitable[None]]) -> None:
+    """Calls for each chunk, so that one shard reads while the other writes; when one fails the rest is given up."""
+    todo = iter(list(chunks))
+
+    async def work() -> None:
+        for chunk in todo:
+            await call(chunk)
+
+    workers = [asyncio.ensure_future(work()) for _ in range(CHUNKS_AT_ONCE)]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.wait(workers)
 
 
 def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -103,12 +103,11 @@ class Gates:
         """Returns when every worker has renewed its lease lately, so that a pause will soon be confirmed."""
         while True:
             now_s = self._clock_s()
-            if (
-                self._watched_since is not None
-                and now_s - self._watched_since >= _LATELY_S
-                and all(now_s - seen.seen_s < _LATELY_S for seen in self._watch.leases.values())
-            ):
-                return
+            if self._watched_since is not None:
+                leases = self._watch.leases.values()
+                is_told = now_s - self._watched_since >= _LATELY_S or not leases
+                if is_told and all(now_s - seen.seen_s < _LATELY_S for seen in leases):
+                    return
             await asyncio.sleep(_IDLE_LOOK_S / 4)
 
     async def confirmed(self, written: Written) -> None:

@@ -91,9 +91,11 @@ class Term:
     async def _fence(self) -> None:
         """Makes sure that nothing of an earlier attempt lands any more, and opens what it left paused."""
         topology = await self._home.change("fence topology", self._first_epoch)
-        for info in topology.shards:
-            self._parts[info.id] = part = await part_of(self._fleet, info.id)
-            self._gates[info.id] = Gates(info.id, part.facts, self._record.attempt, self._at)
+        # no others: one that is down and has nothing to do with it holds nothing up
+        involved = {shard for move in self._record.moves for shard in (move.source, move.target)}
+        for shard in sorted(involved & {info.id for info in topology.shards}):
+            self._parts[shard] = part = await part_of(self._fleet, shard)
+            self._gates[shard] = Gates(shard, part.facts, self._record.attempt, self._at)
         left = await asyncio.gather(*(gates.fence(is_active=True) for gates in self._gates.values()))
         # whatever is paused was flipped already, or never will be by the one who paused it
         await asyncio.gather(
@@ -102,7 +104,8 @@ class Term:
                 for gates, states in zip(self._gates.values(), left, strict=True)
             )
         )
-        await self._add_shards()
+        if self._record.state is State.RUNNING:
+            await self._add_shards()
 
     def _first_epoch(self, topology: Topology) -> Topology:
         return replace(topology, epoch=topology.epoch + 1)
@@ -230,8 +233,11 @@ class Term:
     async def _drop_burnt(self, record: RebalanceRecord, topology: Topology) -> None:
         """Deletes what earlier attempts, or this one, copied in vain. Copies that slots left behind stay."""
         targets = {move.target for move in record.moves}
+        is_first = record.attempt == record.id + 1  # its start, and one mover that led from then on
+        if is_first and record.state is State.RUNNING and not self._stuck:
+            targets = set()  # every copy is in use, and nobody needs to look for others
         await self._at("before drop burnt")
-        for shard in sorted(targets):
+        for shard in sorted(targets & self._parts.keys()):
             for slot, gen in sorted(await self._parts[shard].copies.present()):
                 is_live = (topology.slot_shards[slot], topology.slot_gens[slot]) == (shard, gen)
                 if record.id <= gen <= record.attempt and not is_live:

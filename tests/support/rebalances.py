@@ -4,7 +4,7 @@ import asyncio
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -43,9 +43,17 @@ async def topology_of(fleet: Fleet) -> Topology:
 
 
 async def begin(
-    fleet: Fleet, kind: Kind, *, shard: int | None = None, slots_max: int | None = None, options: Options | None = None
+    fleet: Fleet,
+    kind: Kind,
+    *,
+    shard: int | None = None,
+    slots: Collection[int] | None = None,
+    slots_max: int | None = None,
+    options: Options | None = None,
 ) -> RebalanceRecord:
-    """Writes down a rebalance: ADD a shard, DRAIN ``shard``, or REVERSE the last one. ``slots_max``: no more moves.
+    """Writes down a rebalance: ADD a shard, DRAIN ``shard``, or REVERSE the last one.
+
+    ``slots``: which go to the added shard, whatever its share; ``slots_max``: no more of them move.
 
     A shard that was drained and is still named is taken for the one to add.
     """
@@ -67,6 +75,8 @@ async def begin(
             shards = [info for info in shards if info.id != shard]
         wanted = assign(dict(shards), placed)
         targets = {slot: to for slot, to in enumerate(wanted) if to != placed[slot]}
+        if slots is not None:
+            targets = dict.fromkeys(slots, shards[-1].id)
     if slots_max is not None:
         targets = dict(sorted(targets.items())[:slots_max])
     record = start(topology, targets, shards, kind=kind, who="test", last=last, options=options)

@@ -50,7 +50,9 @@ def run(
     with ExitStack() as closing:
         scratch = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="crest-torture-")))
         cluster: Cluster | None = None
-        flags = ["--workers", str(WORKERS), "--cache-ttl-s", "1", "--shards", str(SHARDS)]
+        # nothing is refused for lack of time: what is asked here is what becomes of orders
+        common = ["--workers", str(WORKERS), "--cache-ttl-s", "1", "--no-admission"]
+        flags = [*common, "--shards", str(SHARDS)]
         where = Where("embedded", scratch / "data")
         if store == "cassandra":
             spec = cluster_spec(host, shards=SHARDS, replicas=1, redis=False)
@@ -58,15 +60,10 @@ def run(
             where = Where("cassandra", cluster.state.path / TOPOLOGY_FILE)
             command = [sys.executable, "-m", "shards.schema", "apply", "--topology-file", str(where.path)]
             subprocess.run(command, cwd=ROOT, check=True, timeout=300, stdout=subprocess.DEVNULL)
-            flags = ["--config", str(cluster.state.path / SERVER_SETTINGS), "--workers", str(WORKERS)]
-            flags += ["--cache-ttl-s", "1", "--cache", "local"]
+            flags = ["--config", str(cluster.state.path / SERVER_SETTINGS), "--cache", "local", *common]
         crest = closing.enter_context(Crest(host, port, scratch / "data", *flags))
         crest.wait_serving(WORKERS)
-        results = asyncio.run(_all(cases, Place(where, crest, cluster, 0, 0), chosen))
-    if keep is not None:
-        kept = {(row.store, row.case): row for row in page.read(keep.read_bytes())} if keep.exists() else {}
-        kept |= {(row.store, row.case): row for row in results}
-        keep.write_bytes(page.write(kept.values()))
+        results = asyncio.run(_all(cases, Place(where, crest, cluster, 0, 0), chosen, keep))
     broken = [row.case for row in results if not row.passed]
     print(f"{len(results)} cases, {len(broken)} with broken promises {broken or ''}")
     raise typer.Exit(1 if broken else 0)
@@ -78,12 +75,22 @@ def render() -> None:
     PAGE.write_text(page.page(page.read(KEPT.read_bytes())), encoding="utf-8")
 
 
-async def _all(cases: Sequence[Case], place: Place, seed: int) -> list[Result]:
+def _keep(file: Path, result: Result) -> None:
+    """Puts a result in the place of the last one of its case; results stand in the order of the cases."""
+    kept = {(row.store, row.case): row for row in page.read(file.read_bytes())} if file.exists() else {}
+    kept[result.store, result.case] = result
+    order = [(store, case.name) for store in ("embedded", "cassandra") for case in cases_of(store)]
+    file.write_bytes(page.write(kept[key] for key in order if key in kept))
+
+
+async def _all(cases: Sequence[Case], place: Place, seed: int, keep: Path | None) -> list[Result]:
     endpoints = [f"{place.crest.host}:{place.crest.port + 1 + worker}" for worker in range(WORKERS)]
     results = []
     for number, case in enumerate(cases):
         result = await run_case(case, place, endpoints, seed + number)
         results.append(result)
+        if keep is not None:
+            _keep(keep, result)
         print(
             f"{case.name:60} {result.operations:7,} operations, {result.slots} slots, {result.verified} verified, "
             f"{result.resume_s:5.1f} s, cut short {result.refused_or_late}, lost {result.lost}, "

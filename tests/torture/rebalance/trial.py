@@ -29,6 +29,10 @@ LEAD_S: Final = 1.5  # callers call so long before the rebalance begins
 TAIL_S: Final = 0.6  # and so long after it has ended
 SETTLE_TIMEOUT_S: Final = 120.0
 OPERATIONS_MAX: Final = 200_000
+SEALED_BUCKETS: Final = 1_000_000
+"""Buckets long before the first order."""
+
+VIOLATIONS_SHOWN: Final = 3
 _ROUND_S: Final = 0.3
 CACHE_TTL_S: Final = 1.0
 
@@ -61,13 +65,13 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         return not (self.lost or self.doubled or self.stale)
 
 
-async def run(case: Case, place: Place, endpoints: Sequence[str], seed: int) -> Result:
+async def run(case: Case, place: Place, endpoints: Sequence[str], seed: int, *, callers_count: int = CALLERS) -> Result:
     """Runs a case against workers that serve. Raises ``AssertionError`` when the rebalance does not come to its end."""
     history = History()
     fleet = await open_fleet(place.where.settings)
     try:
         async with Face(endpoints, seed) as face:
-            callers = Callers(face, history, seed, callers=CALLERS)
+            callers = Callers(face, history, seed, callers=callers_count)
             over = asyncio.Event()
             calling = asyncio.ensure_future(_call(callers, over))
             try:
@@ -89,6 +93,10 @@ async def run(case: Case, place: Place, endpoints: Sequence[str], seed: int) -> 
             check, history, Rules(CACHE_TTL_S, exact_replays=place.where.store == "embedded")
         )
         stale = sample(history, CACHE_TTL_S)
+        for violation in report.violations[:VIOLATIONS_SHOWN]:
+            print(violation)
+        if stale.beyond_ttl or stale.below_min_version:
+            print(f"cached answers: {stale}")
         failed = {Outcome.UNKNOWN, Outcome.FAILED}
         return Result(
             store=place.where.store,
@@ -122,6 +130,9 @@ async def _begin(fleet: Fleet, place: Place, seed: int) -> Place:
     source = max(on, key=lambda shard: len(on[shard]))
     target = next(shard for shard in on if shard != source)
     targets = dict.fromkeys(on[source], target)
+    # something to seal on the target: a bucket of its own for each trial
+    _, copies = await fleet.part(source)
+    await copies.seal(on[source][0], {seed % SEALED_BUCKETS})
     record = start(topology, targets, topology.shards, kind=Kind.SPLIT, who="torture", last=last)
     assert await Book(fleet.home).replace(revision, record)
     return place._replace(source=source, target=target)
