@@ -37,7 +37,6 @@ MODULES: Final = (
     "bench.rows.store_path",
     "bench.rows.reads",
     "bench.rows.policies",
-    "bench.overload",
     "bench.rows.blog",
     "bench.overload",
     "bench.rebalance",
