@@ -116,6 +116,11 @@ class Config:
     channelz: bool = _field(
         default=False, panel="Listening", text="Serve channelz, which shows connections and their peers to any caller."
     )
+    admin_rpcs: bool = _field(
+        default=False,
+        panel="Listening",
+        text="Serve topology.v1.RebalanceService: whoever reaches the port can move orders between shards.",
+    )
 
     store: str = _field("embedded", "Storage", "Where orders are kept.", choices=("embedded", "cassandra"))
     topology_file: str = _field(

@@ -37,6 +37,8 @@ from server.transport.seam import BindError, Kind, TransportServer
 from server.transport.tls import Certificates, TlsError, TlsFiles
 from shards.assembly import StorageSettings, TopologyAway, open_rates, open_router
 from shards.contract import StoreError
+from shards.fleets import open_fleet
+from shards.rebalance.fleet import Fleet as ShardFleet
 from shards.routing import Router
 
 _GC_THRESHOLD: Final = 20_000
@@ -94,6 +96,10 @@ class Worker:
                 running.push_async_callback(self._admission.rates.close)
             orders = Orders(router, SystemClock())
             running.push_async_callback(orders.close)
+            shards: ShardFleet | None = None
+            if self._config.admin_rpcs:
+                shards = await open_fleet(storage_settings(self._config))
+                running.push_async_callback(shards.close)
             services = build_services(
                 orders=orders,
                 fleet=self._fleet,
@@ -101,6 +107,7 @@ class Worker:
                 observer=self._metrics,
                 channelz=self._config.channelz,
                 admission=self._admission,
+                shards=shards,
             )
             running.callback(asyncio.create_task(services.report_load(), name="load").cancel)
             running.push_async_callback(self._stop_servers, 0.0)
