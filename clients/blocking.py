@@ -59,6 +59,7 @@ class Settings(TypedDict, total=False):
     coalesce: bool
     balancing: str
     tls: Tls | None
+    priority: str
 
 
 class BlockingOrderClient:
