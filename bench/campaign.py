@@ -38,6 +38,8 @@ MODULES: Final = (
     "bench.rows.reads",
     "bench.rows.policies",
     "bench.rows.blog",
+    "bench.overload",
+    "bench.rebalance",
     "bench.rows.embedded",
     "bench.balancing",
     "bench.rows.replicas",

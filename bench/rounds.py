@@ -27,7 +27,7 @@ ENDLESS_MESSAGES: Final = 20_000
 """Of a file whose messages may be sent again: reads."""
 
 WARM_WINDOW_S: Final = 2.5
-WARM_WINDOWS_MAX: Final = 10
+WARM_WINDOWS_MAX: Final = 8
 WARM_WINDOWS_QUIET: Final = 2
 WARM_SLACK: Final = 0.05
 
@@ -153,13 +153,13 @@ class ByDriver:
         )
 
 
-def warm(context: Context, loaded: Loaded, plan: Plan) -> list[float]:
+def warm(context: Context, loaded: Loaded, plan: Plan, *, quiet_windows: int = WARM_WINDOWS_QUIET) -> list[float]:
     """Loads a subject until the processor time of an order stops falling; returns that of each window, in ms.
 
     A JVM that has just started costs three times as much as a warm one, and it warms up for each kind of statement.
     """
     costs: list[float] = []
-    while len(costs) < plan.warm_windows_max and not settled(costs, WARM_SLACK, WARM_WINDOWS_QUIET):
+    while len(costs) < plan.warm_windows_max and not settled(costs, WARM_SLACK, quiet_windows):
         done = loaded.fire(plan.warm_window_s)
         costs.append(work_s(done.cpu_s) / max(1, done.orders) * 1e3)
     context.tell(f"{loaded.name}: warm, CPU an order {costs[0]:.3f} -> {costs[-1]:.3f} ms")

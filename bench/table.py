@@ -111,9 +111,11 @@ def cpu(side: Side) -> str:
     spent = side.cpu_s_per_1000
     if not spent:
         return ""
-    parts = [f"{spent[group]:.3f}" for group in GROUPS[:-1] if group in spent]
+    known = [group for group in GROUPS if group in spent]
+    parts = [f"{spent[group]:.3f}" for group in (*known, *spent.keys() - GROUPS) if group != GROUPS[-1]]
     total = f"{work_s(spent):.3f} = " if len(parts) > 1 else ""
-    return f"{total}{' + '.join(parts)} ({spent.get('generator', 0.0):.3f})"
+    generator = f" ({spent[GROUPS[-1]]:.3f})" if GROUPS[-1] in spent else ""
+    return f"{total}{' + '.join(parts)}{generator}"
 
 
 def _latency(side: Side) -> str:

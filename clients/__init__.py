@@ -41,6 +41,7 @@ from clients.orders import (
 from clients.request_ids import RequestIds
 from clients.retry import RetryBudget, RetryPolicy
 from clients.submit import Submitted
+from clients.tls import Tls
 
 __all__ = [
     "BlockingOrderClient",
@@ -70,6 +71,7 @@ __all__ = [
     "Shard",
     "State",
     "Submitted",
+    "Tls",
     "Topology",
     "Transition",
     "TransitionNotAllowed",

@@ -12,6 +12,7 @@ from typing import Concatenate, ParamSpec, Self, TypedDict, TypeVar, Unpack
 from clients.client import ENDPOINT_DEFAULT, OrderClient
 from clients.request_ids import RequestIds
 from clients.retry import RetryBudget, RetryPolicy
+from clients.tls import Tls
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -57,6 +58,8 @@ class Settings(TypedDict, total=False):
     discover: bool
     coalesce: bool
     balancing: str
+    tls: Tls | None
+    priority: str
 
 
 class BlockingOrderClient:

@@ -31,6 +31,7 @@ from clients.orders import (
 )
 from clients.request_ids import RequestIds
 from clients.retry import Attempts, RetryBudget, RetryPolicy
+from clients.tls import Tls
 from clients.writes import RENEWALS_MAX, Write, carry
 from protos.orders.v1 import orders_pb2
 from protos.topology.v1 import topology_pb2
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 ENDPOINT_DEFAULT: Final = "127.0.0.1:50051"
 DEADLINE_DEFAULT_S: Final = 10.0
+PRIORITIES: Final = ("", "critical", "normal", "low")
 
 
 class OrderClient:
@@ -61,6 +63,9 @@ class OrderClient:
     its own answer, deadline and cancellation. ``coalesce=False`` sends every one by itself.
     ``balancing`` is how calls are spread over the workers: ``weighted_round_robin`` by the room that each reports,
     ``round_robin`` evenly, ``pick_first`` all to one.
+    With ``tls`` connections are encrypted, to the certificates that it names. ``priority`` is what its calls ask for
+    when the service is full: ``critical``, ``normal`` or ``low``; empty leaves it to the method. Calls of different
+    priorities need clients of their own, and so never share a batch.
     """
 
     def __init__(  # noqa: PLR0913 - every setting of a client, by name and with a default
@@ -75,11 +80,18 @@ class OrderClient:
         discover: bool = True,
         coalesce: bool = True,
         balancing: str = "weighted_round_robin",
+        tls: Tls | None = None,
+        priority: str = "",
     ) -> None:
-        metadata = (("x-caller-id", caller_id),) if caller_id else ()
+        if priority not in PRIORITIES:
+            raise ValueError(f"there is no priority {priority!r}; choose one of {', '.join(PRIORITIES[1:])}, or none")
+        said = (("x-caller-id", caller_id), ("crest-priority", priority))
+        metadata = tuple((key, value) for key, value in said if value)
         self.request_ids = request_ids or RequestIds()
         self._deadline_s = deadline_s
-        self._fleet = Fleet(endpoint_texts.parse(endpoints), metadata=metadata, discover=discover, policy=balancing)
+        self._fleet = Fleet(
+            endpoint_texts.parse(endpoints), metadata=metadata, discover=discover, policy=balancing, tls=tls
+        )
         self._calls = Calls(
             self._fleet, policy=policy or RetryPolicy(), budget=budget or RetryBudget(), metadata=metadata
         )

@@ -65,6 +65,7 @@ class Reason(enum.StrEnum):
     OVERLOADED = "OVERLOADED"
     DEADLINE_TOO_SHORT = "DEADLINE_TOO_SHORT"
     RATE_LIMITED = "RATE_LIMITED"
+    REBALANCE_REFUSED = "REBALANCE_REFUSED"
 
 
 class Violation(NamedTuple):

@@ -22,6 +22,7 @@ import grpc
 
 from clients import endpoints
 from clients.subsetting import subset
+from clients.tls import Tls
 from protos.orders.v1 import orders_pb2_grpc
 from protos.topology.v1 import topology_pb2, topology_pb2_grpc
 
@@ -61,6 +62,8 @@ DISCOVERY_TIMEOUT_S: Final = 1.0
 READY_TIMEOUT_S: Final = 1.0
 """How long a new channel has to reach one worker before it is given up."""
 _WATCH_BACKOFF_MAX_S: Final = 5.0
+TLS_LOOK_S: Final = 1.0
+"""How often the certificate files are looked at."""
 
 
 def _service_config(policy: str) -> str:
@@ -76,7 +79,9 @@ def _service_config(policy: str) -> str:
 class Link:
     """One channel and its stubs; counts the calls that use it, so that it closes after the last one."""
 
-    def __init__(self, addresses: Sequence[str], target: str, policy: str) -> None:
+    def __init__(
+        self, addresses: Sequence[str], target: str, policy: str, credentials: grpc.ChannelCredentials | None = None
+    ) -> None:
         self.addresses = tuple(addresses)
         self.target = target
         self.calls = 0
@@ -84,7 +89,11 @@ class Link:
         # Without this the authority is the list of all addresses, which is none by RFC 3986, and servers refuse it.
         authority = ("grpc.default_authority", self.addresses[0])
         config = ("grpc.service_config", _service_config(policy))
-        self.channel = grpc.aio.insecure_channel(target, options=(*_OPTIONS, config, authority))
+        options = (*_OPTIONS, config, authority)
+        if credentials is None:
+            self.channel = grpc.aio.insecure_channel(target, options=options)
+        else:
+            self.channel = grpc.aio.secure_channel(target, credentials, options=options)
         self.orders: OrderServiceAsyncStub = orders_pb2_grpc.OrderServiceStub(self.channel)
         self.topology: TopologyServiceAsyncStub = topology_pb2_grpc.TopologyServiceStub(self.channel)
         self._closing: asyncio.Task[None] | None = None
@@ -138,17 +147,23 @@ class Fleet:
         metadata: Sequence[tuple[str, str]] = (),
         discover: bool = True,
         policy: str = POLICIES[0],
+        tls: Tls | None = None,
     ) -> None:
         if policy not in POLICIES:
             raise ValueError(f"there is no balancing by {policy!r}; choose one of {', '.join(POLICIES)}")
         self.seeds = tuple(seeds)
         self._policy = policy
+        self._tls = tls
+        self._stamp = None if tls is None else tls.stamp()
+        self._credentials = None if tls is None else tls.credentials()
+        self._renewer: asyncio.Task[None] | None = None
         self._number = random.randrange(2**32)  # noqa: S311 - which subset of many workers this client takes
         self._metadata = tuple(metadata)
         self._discover = discover
         self._link: Link | None = None
         self._old: set[Link] = set()
         self._opening = asyncio.Lock()
+        self._moving = asyncio.Lock()
         self._discovered = asyncio.Event()
         """The workers were asked for once, with or without success."""
         self._follower: asyncio.Task[None] | None = None
@@ -196,12 +211,13 @@ class Fleet:
     async def close(self) -> None:
         """Cancels the calls under way and closes every channel. Idempotent."""
         self._closed = True
-        if self._follower is not None:
-            self._follower.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._follower
+        for task in (self._follower, self._renewer):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
         links = [link for link in (*self._old, self._link) if link is not None]
-        self._link, self._follower = None, None
+        self._link, self._follower, self._renewer = None, None, None
         self._old.clear()
         for link in links:
             await link.close()
@@ -209,7 +225,9 @@ class Fleet:
     async def _open(self) -> None:
         if self._closed:
             raise RuntimeError("the client is closed")
-        self._link = Link(self.seeds, await endpoints.resolve(self.seeds), self._policy)
+        self._link = await self._to(self.seeds)
+        if self._tls is not None:
+            self._renewer = asyncio.create_task(self._renew(self._tls), name="crest-certificates")
         if self._discover:
             self._follower = asyncio.create_task(self._find_and_follow(self._link), name="crest-topology")
         else:
@@ -237,7 +255,7 @@ class Fleet:
             link, temporary = self._link, None
             if failures % 2 == 1:  # the workers we know may all be gone: ask where we began
                 with contextlib.suppress(OSError):
-                    link = temporary = Link(self.seeds, await endpoints.resolve(self.seeds), self._policy)
+                    link = temporary = await self._to(self.seeds)
             assert link is not None
             try:
                 with link.used():
@@ -266,19 +284,50 @@ class Fleet:
         addresses = subset(workers, self._number) or self.seeds
         if set(addresses) == set(present.addresses):
             return
-        try:
-            successor = Link(addresses, await endpoints.resolve(addresses), self._policy)
-        except (OSError, ValueError) as error:
-            log.warning("staying with %s: the advertised workers cannot be resolved: %s", present.target, error)
-            return
-        if not await successor.ready(READY_TIMEOUT_S):
-            log.warning("staying with %s: no worker answers at %s", present.target, successor.target)
-            await successor.close()
-            return
-        self._link = successor
-        self._old = {link for link in self._old if link.calls} | {present}
-        present.retire()
-        log.info("balancing over %s", successor.target)
+        await self._move(addresses)
+
+    async def _to(self, addresses: Sequence[str]) -> Link:
+        return Link(addresses, await endpoints.resolve(addresses), self._policy, self._credentials)
+
+    async def _move(self, addresses: Sequence[str]) -> bool:
+        """Puts a new channel in the place of the present one; False when no worker can be reached by it."""
+        async with self._moving:
+            present = self._link
+            if present is None:
+                return False
+            try:
+                successor = await self._to(addresses)
+            except (OSError, ValueError) as error:
+                log.warning("staying with %s: the advertised workers cannot be resolved: %s", present.target, error)
+                return False
+            if not await successor.ready(READY_TIMEOUT_S):
+                log.warning("staying with %s: no worker answers at %s", present.target, successor.target)
+                await successor.close()
+                return False
+            self._link = successor
+            self._old = {link for link in self._old if link.calls} | {present}
+            present.retire()
+            log.info("balancing over %s", successor.target)
+            return True
+
+    async def _renew(self, tls: Tls) -> None:
+        """Moves to a channel with new certificates when their files have changed; what is broken leaves the old one."""
+        while True:
+            await asyncio.sleep(TLS_LOOK_S)
+            stamp = tls.stamp()
+            if stamp == self._stamp or self._link is None:
+                continue
+            before = self._credentials
+            try:
+                self._credentials = tls.credentials()
+            except ValueError as error:
+                self._stamp = stamp
+                log.warning("keeping the certificates as they were: %s", error)
+                continue
+            if await self._move(self._link.addresses):
+                self._stamp = stamp
+            else:  # perhaps the servers do not know them yet: look again
+                self._credentials = before
 
 
 def _jittered_s(failures: int) -> float:

@@ -26,7 +26,7 @@ _SMOOTHING: Final = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How far gathering goes. The defaults are measured in docs/adr/0015."""
+    """How far gathering goes (docs/adr/0015)."""
 
     items_max: int = 500
     """Calls of one flight; what the service takes in one batch."""

@@ -19,7 +19,9 @@ import typer
 from server.app.jsonl import json_line
 from server.config import ENVIRON_PREFIX, Config, ConfigError, load, settings
 from server.processes import ExitCode, Launch
-from server.worker import storage_settings
+from server.transport.tls import TlsError
+from server.transport.tls import read as read_certificates
+from server.worker import storage_settings, tls_files
 from shards import assembly
 from shards.contract import StoreError
 
@@ -165,6 +167,12 @@ def _load_beside(context: typer.Context, config: Path | None, flags: Mapping[str
 
 
 def _become_supervisor(config: Config) -> NoReturn:
+    files = tls_files(config)
+    if files is not None:
+        try:
+            read_certificates(files)
+        except TlsError as error:
+            _refuse(error, ExitCode.USAGE)
     with _refusing():
         lock_fd = assembly.prepare(storage_settings(config))
     environ = Launch(config=config, lock_fd=lock_fd).environ(os.environ)

@@ -108,8 +108,18 @@ class Config:
         "gRPC implementation; auto takes the fastest one that can do what is asked.",
         choices=("auto", "grpcio", "native"),
     )
+    tls_cert: str = _field("", "Listening", "PEM file of the server's certificate chain; with it callers must use TLS.")
+    tls_key: str = _field("", "Listening", "PEM file of that certificate's key.")
+    tls_client_ca: str = _field(
+        "", "Listening", "PEM file of an authority; with it every caller must show a certificate of that authority."
+    )
     channelz: bool = _field(
         default=False, panel="Listening", text="Serve channelz, which shows connections and their peers to any caller."
+    )
+    admin_rpcs: bool = _field(
+        default=False,
+        panel="Listening",
+        text="Serve topology.v1.RebalanceService: whoever reaches the port can move orders between shards.",
     )
 
     store: str = _field("embedded", "Storage", "Where orders are kept.", choices=("embedded", "cassandra"))
@@ -364,6 +374,10 @@ def _check_together(config: Config) -> None:
         raise ConfigError("cache = redis_cluster: say with redis_seeds where its nodes are, as host:port,host:port")
     if set(config.redis_prefix) & set("{}"):
         raise ConfigError(f"redis_prefix = {config.redis_prefix}: braces would put all keys on one node")
+    if bool(config.tls_cert) != bool(config.tls_key) or (config.tls_client_ca and not config.tls_cert):
+        raise ConfigError("tls_cert and tls_key go together, and tls_client_ca needs both")
+    if config.tls_cert and config.transport == "native":
+        raise ConfigError("transport = native serves no TLS: take auto or grpcio, or leave tls_cert out")
     if not config.host:
         raise ConfigError("host is empty: name an address, such as 127.0.0.1, or 0.0.0.0 for all")
     if config.host in _WILDCARDS and not config.advertise_host:

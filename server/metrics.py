@@ -138,6 +138,12 @@ CALLS_REFUSED: Final = Definition(
     "Calls refused before anything was done for them: OVERLOADED, DEADLINE_TOO_SHORT or RATE_LIMITED. "
     "They are in no other metric.",
 )
+TLS_CHANGES: Final = Definition(
+    "crest_tls_changes_total",
+    "counter",
+    ("result",),
+    "Changes of the certificate files that a new connection met: loaded, or broken (those before are kept).",
+)
 WORKER_STATE: Final = Definition(
     "crest_worker_state", "gauge", ("worker", "state"), "1 for the state that the worker is in, 0 for the others."
 )
@@ -169,6 +175,7 @@ WORKER_CATALOG: Final = (
     GATE_IN_FLIGHT,
     GATE_WAITING,
     CALLS_REFUSED,
+    TLS_CHANGES,
 )
 """What workers write."""
 
@@ -248,6 +255,7 @@ class Metrics:
         self._gate_in_flight = _gauge(GATE_IN_FLIGHT, registry)
         self._gate_waiting = _gauge(GATE_WAITING, registry)
         self._calls_refused = _counter(CALLS_REFUSED, registry)
+        self._tls_changes = _counter(TLS_CHANGES, registry)
         # what was seen since the last tick, by the labels it is written under
         self._by_call: dict[tuple[str, str], _Tally] = {}
         self._by_batch: dict[int, _Tally] = {}
@@ -270,6 +278,10 @@ class Metrics:
     def calls_in_flight(self) -> int:
         """Calls under way."""
         return sum(self._in_flight.values())
+
+    def certificates_changed(self, result: str) -> None:
+        """Certificates were ``loaded``, or found ``broken``. Safe in any thread."""
+        self._tls_changes.labels(result).inc()
 
     def call_started(self, method: str) -> None:
         """A call begins; it is in flight until it ends."""

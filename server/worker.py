@@ -34,8 +34,11 @@ from server.rpc.rates import CallerRates
 from server.rpc.services import Services, build_services
 from server.transport.opening import open_server
 from server.transport.seam import BindError, Kind, TransportServer
+from server.transport.tls import Certificates, TlsError, TlsFiles
 from shards.assembly import StorageSettings, TopologyAway, open_rates, open_router
 from shards.contract import StoreError
+from shards.fleets import open_fleet
+from shards.rebalance.fleet import Fleet as ShardFleet
 from shards.routing import Router
 
 _GC_THRESHOLD: Final = 20_000
@@ -69,6 +72,7 @@ class Worker:
         self._orphaned = False
         self._admission: Admission | None = None
         self._servers: list[TransportServer] = []
+        self._certificates: Certificates | None = None
         os.set_blocking(launch.status_fd, False)
 
     def __repr__(self) -> str:
@@ -92,6 +96,10 @@ class Worker:
                 running.push_async_callback(self._admission.rates.close)
             orders = Orders(router, SystemClock())
             running.push_async_callback(orders.close)
+            shards: ShardFleet | None = None
+            if self._config.admin_rpcs:
+                shards = await open_fleet(storage_settings(self._config))
+                running.push_async_callback(shards.close)
             services = build_services(
                 orders=orders,
                 fleet=self._fleet,
@@ -99,6 +107,7 @@ class Worker:
                 observer=self._metrics,
                 channelz=self._config.channelz,
                 admission=self._admission,
+                shards=shards,
             )
             running.callback(asyncio.create_task(services.report_load(), name="load").cancel)
             running.push_async_callback(self._stop_servers, 0.0)
@@ -136,6 +145,8 @@ class Worker:
 
     async def _open_ports(self, services: Services) -> None:
         """Serves on the worker's own port, reports that, and serves on the shared one as soon as it is time."""
+        files = tls_files(self._config)
+        self._certificates = None if files is None else Certificates(files, self._metrics.certificates_changed)
         await self._told.wait()
         await self._open(services, self._config.worker_port(self._launch.number))
         if self._shared.is_set():  # started in place of another worker: before that one leaves
@@ -152,7 +163,13 @@ class Worker:
 
     async def _open(self, services: Services, port: int) -> None:
         address = f"{self._config.host}:{port}"
-        server = open_server(services, address, kind=Kind(self._config.transport), reuse_port=True)
+        server = open_server(
+            services,
+            address,
+            kind=Kind(self._config.transport),
+            reuse_port=True,
+            certificates=self._certificates,
+        )
         self._servers.append(server)
         await server.start()
         _log.info("listening", extra={"address": address})
@@ -227,12 +244,23 @@ def storage_settings(config: Config) -> StorageSettings:
     )
 
 
+def tls_files(config: Config) -> TlsFiles | None:
+    """Returns where the certificates are; None when callers need no TLS."""
+    if not config.tls_cert:
+        return None
+    client_ca = Path(config.tls_client_ca) if config.tls_client_ca else None
+    return TlsFiles(Path(config.tls_cert), Path(config.tls_key), client_ca)
+
+
 async def _serve(launch: Launch, metrics: Metrics) -> ExitCode:
     try:
         return await Worker(launch, metrics).run()
     except StoreError as error:
         _log.error("the store cannot be used: %s", error)  # foreseen: one line for the operator
         return ExitCode.STORE_REFUSED
+    except TlsError as error:
+        _log.error("cannot serve TLS: %s", error)  # foreseen
+        return ExitCode.USAGE
     except BindError as error:
         _log.error("cannot listen: %s", error)  # foreseen
         return ExitCode.PORT_TAKEN

@@ -99,7 +99,9 @@ def prepare(settings: StorageSettings) -> int:
     """
     if settings.store == "embedded":
         return datadir.prepare(settings.data_dir, settings.shards)
-    _load_file(settings)
+    file = _load_file(settings)
+    if file.embedded is not None:
+        return datadir.join(file.embedded.data_dir)
     # there is nothing on this machine that would have to be ours alone
     descriptor = os.open(settings.topology_file, os.O_RDONLY)
     os.set_inheritable(descriptor, True)  # noqa: FBT003  the library's signature
@@ -201,24 +203,37 @@ class _EmbeddedStores:
 class _FileStores:
     """What a topology file names. It is read again for a shard that it did not name when the worker started."""
 
-    def __init__(self, settings: StorageSettings, file: TopologyFile, home: Facts) -> None:
+    def __init__(
+        self, settings: StorageSettings, file: TopologyFile, home: Facts, control: EmbeddedFacts | None
+    ) -> None:
+        """``control``: of the data directory that the file names, if it does."""
         self.home = home
         self._settings = settings
         self._file = file
+        self._control = control
 
     def first_topology(self) -> Topology:
+        if self._file.embedded is not None:
+            # where the orders in it are is already known to the topology that is kept in it, and to no other
+            raise StorageRefused("the topology file names a data directory, but where it keeps the topology is none")
         count = len(self._file.shards)
         if sorted(self._file.shards) != list(range(count)):
             raise StorageRefused(f"the first topology needs shards 0 to {count - 1} in the topology file")
         return Topology.initial(count)
 
     async def open(self, shard: int) -> tuple[Store, Facts]:
-        if shard not in self._file.shards:
+        if shard not in self._file.ids:
             self._file = await asyncio.to_thread(_load_file, self._settings)
-        if shard not in self._file.shards:
+        if shard in self._file.shards:
+            cluster = self._file.shards[shard]
+            store = await CassandraStore.open(cluster, name=f"shard {shard}", wait_s=_CONNECT_WAIT_S)
+            return store, store.facts
+        if self._file.embedded is None or shard not in self._file.embedded.shards:
             raise StorageRefused(f"the topology file does not name shard {shard} of the topology")
-        store = await CassandraStore.open(self._file.shards[shard], name=f"shard {shard}", wait_s=_CONNECT_WAIT_S)
-        return store, store.facts
+        if self._control is None:
+            raise StorageRefused("the topology file names a data directory since this server was started: restart it")
+        file = await EmbeddedStore.open(datadir.shard_path(self._file.embedded.data_dir, shard))
+        return file, self._control.of_shard(shard)
 
 
 class _Opener:
@@ -237,14 +252,21 @@ class _Opener:
 
 
 async def _open_stores(settings: StorageSettings, opening: AsyncExitStack) -> _Stores:
+    control: EmbeddedFacts | None = None
     if settings.store == "embedded":
         control = await EmbeddedFacts.open(datadir.control_path(settings.data_dir))
         opening.push_async_callback(control.close)
         return _EmbeddedStores(settings, control)
     file = _load_file(settings)
-    home = await CassandraFacts.open(file.topology, "topology", wait_s=_CONNECT_WAIT_S)
-    opening.push_async_callback(home.close)
-    return _FileStores(settings, file, home)
+    if file.embedded is not None:
+        control = await EmbeddedFacts.open(datadir.control_path(file.embedded.data_dir))
+        opening.push_async_callback(control.close)
+    home: Facts | None = control
+    if file.topology is not None:
+        home = await CassandraFacts.open(file.topology, "topology", wait_s=_CONNECT_WAIT_S)
+        opening.push_async_callback(home.close)
+    assert home is not None, "a topology file without clusters names a data directory"
+    return _FileStores(settings, file, home, control)
 
 
 def _must_be_embedded(settings: StorageSettings) -> None:

@@ -15,7 +15,7 @@ from shards.contract import Copies
 from shards.facts import Facts
 from shards.settings import SettingsError, TopologyFile, load
 from shards.stores.cassandra import CassandraCopies, CassandraFacts
-from shards.stores.embedded import EmbeddedCopies, EmbeddedFacts, add_shard, control_path, shard_path
+from shards.stores.embedded import EmbeddedCopies, EmbeddedFacts, add_shard, admit, control_path, shard_path
 
 _CONNECT_WAIT_S: Final = 10.0
 
@@ -23,12 +23,23 @@ _CONNECT_WAIT_S: Final = 10.0
 class EmbeddedFleet:
     """The files of a data directory, which may be served meanwhile. Obeys ``shards.rebalance.fleet.Fleet``."""
 
-    def __init__(self, data_dir: Path, facts: EmbeddedFacts) -> None:
-        """Takes over the facts; ``open_fleet`` is the way to get here."""
+    def __init__(self, data_dir: Path, facts: EmbeddedFacts, lock: int) -> None:
+        """Takes over the facts and the lock; ``open`` is the way to get here."""
         self._data_dir: Final = data_dir
+        self._lock = lock
         self._facts: Final = facts
         self._copies: Final[dict[int, EmbeddedCopies]] = {}
         self._opening: Final = asyncio.Lock()
+
+    @classmethod
+    async def open(cls, data_dir: Path) -> EmbeddedFleet:
+        """Opens the control file, and each shard when it is asked for. Raises ``StoreError``."""
+        lock = await asyncio.to_thread(admit, data_dir)
+        try:
+            return cls(data_dir, await EmbeddedFacts.open(control_path(data_dir)), lock)
+        except BaseException:
+            os.close(lock)
+            raise
 
     def __repr__(self) -> str:
         return f"<EmbeddedFleet {self._data_dir} shards={sorted(self._copies)}>"
@@ -54,29 +65,55 @@ class EmbeddedFleet:
         for copies in self._copies.values():
             await copies.close()
         await self._facts.close()
+        lock, self._lock = self._lock, -1
+        if lock >= 0:
+            os.close(lock)
 
 
 class FileFleet:
     """The shards that a topology file names. It is read again for one that it did not name when it was opened."""
 
-    def __init__(self, path: Path, file: TopologyFile, home: CassandraFacts) -> None:
-        """Takes over the facts; ``open_fleet`` is the way to get here."""
+    def __init__(
+        self, path: Path, file: TopologyFile, clustered_home: CassandraFacts | None, embedded: EmbeddedFleet | None
+    ) -> None:
+        """Takes over what is open; ``open`` is the way to get here."""
         self._path: Final = path
         self._file = file
-        self._home: Final = home
+        self._clustered_home: Final = clustered_home
+        self._embedded: Final = embedded
         self._copies: Final[dict[int, CassandraCopies]] = {}
         self._opening: Final = asyncio.Lock()
 
+    @classmethod
+    async def open(cls, path: Path) -> FileFleet:
+        """Opens where the topology is kept, and each shard when it is asked for. Raises ``StoreError``."""
+        file = _load(path)
+        embedded = None if file.embedded is None else await EmbeddedFleet.open(file.embedded.data_dir)
+        home = None
+        try:
+            if file.topology is not None:
+                home = await CassandraFacts.open(file.topology, "topology", wait_s=_CONNECT_WAIT_S)
+        except BaseException:
+            if embedded is not None:
+                await embedded.close()
+            raise
+        return cls(path, file, home, embedded)
+
     def __repr__(self) -> str:
-        return f"<FileFleet {self._path} shards={sorted(self._copies)}>"
+        return f"<FileFleet {self._path} shards={sorted(self._copies)} beside {self._embedded!r}>"
 
     @property
     def home(self) -> Facts:
         """The facts where the topology is kept."""
-        return self._home
+        if self._clustered_home is not None:
+            return self._clustered_home
+        assert self._embedded is not None, "a topology file without clusters names a data directory"
+        return self._embedded.home
 
     async def part(self, shard: int) -> tuple[Facts, Copies]:
-        """Connects to a shard when it is first asked for."""
+        """Connects to a shard, or opens its file, when it is first asked for."""
+        if self._embedded is not None and self._is_embedded(shard):
+            return await self._embedded.part(shard)
         async with self._opening:
             if shard not in self._copies:
                 await self.prepare(shard)
@@ -87,25 +124,33 @@ class FileFleet:
 
     async def prepare(self, shard: int) -> None:
         """Makes sure that the file names the shard: its keyspace is made by ``python -m shards.schema``."""
-        if shard not in self._file.shards:
+        if shard not in self._file.ids:
             self._file = await asyncio.to_thread(_load, self._path)
-        if shard not in self._file.shards:
+        if self._is_embedded(shard):
+            if self._embedded is None:
+                raise StorageRefused(f"{self._path} names a data directory since this mover was started: start it anew")
+            await self._embedded.prepare(shard)
+        elif shard not in self._file.shards:
             raise StorageRefused(f"{self._path} does not name shard {shard}")
 
     async def close(self) -> None:
-        """Disconnects. Idempotent."""
+        """Disconnects, and closes every file. Idempotent."""
         for copies in self._copies.values():
             await copies.close()
-        await self._home.close()
+        if self._clustered_home is not None:
+            await self._clustered_home.close()
+        if self._embedded is not None:
+            await self._embedded.close()
+
+    def _is_embedded(self, shard: int) -> bool:
+        return self._file.embedded is not None and shard in self._file.embedded.shards
 
 
 async def open_fleet(settings: StorageSettings) -> EmbeddedFleet | FileFleet:
     """Opens where the topology is kept, and each shard when it is asked for. Raises ``StoreError``."""
     if settings.store == "embedded":
-        return EmbeddedFleet(settings.data_dir, await EmbeddedFacts.open(control_path(settings.data_dir)))
-    path = Path(settings.topology_file)
-    file = _load(path)
-    return FileFleet(path, file, await CassandraFacts.open(file.topology, "topology", wait_s=_CONNECT_WAIT_S))
+        return await EmbeddedFleet.open(settings.data_dir)
+    return await FileFleet.open(Path(settings.topology_file))
 
 
 def _load(path: Path) -> TopologyFile:

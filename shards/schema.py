@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
     except SettingsError as error:
         return _failed(ExitCode.USAGE, error)
     if options.shard is not None and options.shard not in file.shards:
-        return _failed(ExitCode.USAGE, f"{options.topology_file} has no shard {options.shard}")
+        return _failed(ExitCode.USAGE, f"{options.topology_file} has no shard {options.shard} in a cluster")
     does_apply = options.action == "apply" and not options.dry_run
     code = asyncio.run(_all(_places(file, options.shard), does_apply=does_apply))
     return ExitCode.DONE if options.dry_run and code is ExitCode.TO_DO else code
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
 
 async def _all(places: Iterator[tuple[str, CassandraSettings]], *, does_apply: bool) -> ExitCode:
     """Goes through all keyspaces, whatever one of them says; returns the worst."""
-    return max([await _one(name, settings, does_apply=does_apply) for name, settings in places])
+    return max([await _one(name, settings, does_apply=does_apply) for name, settings in places], default=ExitCode.DONE)
 
 
 async def _one(name: str, settings: CassandraSettings, *, does_apply: bool) -> ExitCode:
@@ -82,7 +82,7 @@ def _places(file: TopologyFile, only: int | None) -> Iterator[tuple[str, Cassand
     for number, settings in file.shards.items():
         if only is None or only == number:
             yield f"shard {number}", settings
-    if only is None and file.topology not in file.shards.values():
+    if only is None and file.topology is not None and file.topology not in file.shards.values():
         yield "topology", file.topology
 
 

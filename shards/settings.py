@@ -1,4 +1,4 @@
-"""The topology file: which Cassandra clusters the shards live in, and how to reach them. TOML, checked at start.
+"""The topology file: where the shards live, and how to reach them. TOML, checked at start.
 
 Every key, with its default, stands in docs/topology-file.md. Secrets are not in the file: it names the environment
 variable or the file that holds them. Pure but for reading the files that it is told to read.
@@ -10,7 +10,7 @@ import ipaddress
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -80,13 +80,29 @@ class CassandraSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class EmbeddedSettings:
+    """A data directory on this machine, some or all of whose files are shards beside those in clusters."""
+
+    data_dir: Path
+    shards: frozenset[int]
+    """Their ids: shard n is the file ``shard-<n>.db``."""
+
+
+@dataclass(frozen=True, slots=True)
 class TopologyFile:
     """All of a topology file."""
 
     shards: Mapping[int, CassandraSettings]
-    """By shard id."""
-    topology: CassandraSettings
-    """Where the table of slots is kept."""
+    """Those in clusters, by shard id."""
+    topology: CassandraSettings | None
+    """Where the table of slots is kept; None: in the data directory."""
+    embedded: EmbeddedSettings | None = None
+    """The others."""
+
+    @property
+    def ids(self) -> frozenset[int]:
+        """Every shard that is named."""
+        return frozenset(self.shards) | (frozenset() if self.embedded is None else self.embedded.shards)
 
 
 def load(path: Path, environ: Mapping[str, str]) -> TopologyFile:
@@ -105,27 +121,37 @@ def load(path: Path, environ: Mapping[str, str]) -> TopologyFile:
 
 def parse(content: Mapping[str, object], environ: Mapping[str, str], folder: Path) -> TopologyFile:
     """Returns the settings of a topology file's content. Relative paths start at ``folder``."""
-    _refuse_unknown(content, ("defaults", "shards", "topology"), "the file")
+    _refuse_unknown(content, ("defaults", "shards", "topology", "embedded"), "the file")
     defaults = _table(content.get("defaults", {}), "defaults")
     _refuse_unknown(defaults, _KEYS, "defaults")
-    listed = content.get("shards")
-    if not isinstance(listed, list) or not listed:
+    embedded = _embedded(content["embedded"], folder) if "embedded" in content else None
+    listed = content.get("shards", [])
+    if not isinstance(listed, list) or (not listed and embedded is None):
         raise SettingsError("[[shards]]: at least one is needed")
     shards: dict[int, CassandraSettings] = {}
     for position, entry in enumerate(listed):
         where = f"shards[{position}]"
         table = dict(_table(entry, where))
         number = _integer(table.pop("id", None), f"{where}.id", 0, 2**31 - 1)
-        if number in shards:
+        if number in shards or (embedded is not None and number in embedded.shards):
             raise SettingsError(f"{where}.id: {number} is there twice")
         shards[number] = _cluster({**defaults, **table}, where, environ, folder)
     _refuse_shared(shards)
     if "topology" in content:
         table = dict(_table(content["topology"], "topology"))
-        topology = _cluster({**defaults, **table}, "topology", environ, folder)
-    else:
-        topology = shards[min(shards)]
-    return TopologyFile(shards, topology)
+        return TopologyFile(shards, _cluster({**defaults, **table}, "topology", environ, folder), embedded)
+    file = TopologyFile(shards, None, embedded)
+    return replace(file, topology=shards.get(min(file.ids)))
+
+
+def _embedded(value: object, folder: Path) -> EmbeddedSettings:
+    table = _table(value, "embedded")
+    _refuse_unknown(table, ("data_dir", "shards"), "embedded")
+    listed = table.get("shards")
+    if not isinstance(listed, list) or not listed:
+        raise SettingsError("embedded.shards: a list of at least one shard id")
+    numbers = [_integer(number, "embedded.shards", 0, 2**31 - 1) for number in listed]
+    return EmbeddedSettings(folder / _text(table.get("data_dir"), "embedded.data_dir"), frozenset(numbers))
 
 
 def _refuse_shared(shards: Mapping[int, CassandraSettings]) -> None:

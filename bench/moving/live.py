@@ -201,21 +201,19 @@ def _server(context: Context, file: Path) -> Iterator[None]:
 
 
 def _cdnow(most: int) -> Iterator[orders_pb2.CreateOrderRequest]:
-    """Yields purchases of the CDNOW sample as requests of the day they were made on."""
+    """Yields purchases of the CDNOW sample as requests of now: ids as old as they are create nothing any more."""
     with _CDNOW.open(encoding="ascii") as lines:
         for number, line in enumerate(lines):
             if number == most:
                 return
             customer, _, day, cds, amount = line.split()
-            made = time.strptime(day, "%Y%m%d")
-            request_id = mint_uuid7((int(time.mktime(made)) + number % 86_400) * 1_000)
             item = orders_pb2.OrderLine(sku="cds", quantity=1, unit_price_minor=round(float(amount) * 100))
             yield orders_pb2.CreateOrderRequest(
-                request_id=format_uuid(request_id),
+                request_id=format_uuid(mint_uuid7()),
                 customer_id=f"cdnow-{customer}",
                 currency_code="USD",
                 lines=[item],
-                attributes={"cds": cds},
+                attributes={"cds": cds, "placed_on": day},
             )
 
 

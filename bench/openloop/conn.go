@@ -43,19 +43,21 @@ type conn struct {
 	flow   *Flow
 	sender *sender
 	socket net.Conn
+	target string
 	chance *rand.Rand
 
-	mu       sync.Mutex
-	out      []byte
-	spare    []byte
-	stream   uint32
-	open     map[uint32]call
-	order    []uint32 // streams in the order of their deadlines
-	allowed  int      // streams at once
-	credit   int      // bytes of data that may be sent
-	initial  int
-	broken   bool
-	consumed int
+	mu        sync.Mutex
+	out       []byte
+	spare     []byte
+	stream    uint32
+	open      map[uint32]call
+	order     []uint32 // streams in the order of their deadlines
+	allowed   int      // streams at once
+	credit    int      // bytes of data that may be sent
+	initial   int
+	broken    bool
+	redialing bool // of the sending goroutine
+	consumed  int
 
 	first, block []byte // request headers: of the first request, and of all others
 	statuses     map[string]string
@@ -67,7 +69,7 @@ func dial(target string, flow *Flow, s *sender, seed int64) (*conn, error) {
 		return nil, err
 	}
 	c := &conn{
-		flow: flow, sender: s, socket: socket, chance: rand.New(rand.NewSource(seed)), stream: 1,
+		flow: flow, sender: s, socket: socket, target: target, chance: rand.New(rand.NewSource(seed)), stream: 1,
 		open: map[uint32]call{}, allowed: 100, credit: 65535, initial: 65535, statuses: map[string]string{},
 	}
 	c.first, c.block = headers(target, flow)
@@ -230,6 +232,12 @@ func (c *conn) lose() {
 		c.sender.end(one, lost, c.sender.clock())
 	}
 	clear(c.open)
+}
+
+func (c *conn) isLost() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.broken
 }
 
 func (c *conn) close() { _ = c.socket.Close() }

@@ -19,19 +19,23 @@ const backlogMax = 1 << 20
 
 const tick = time.Millisecond
 
+// redialAfter is how long a connection that was lost is missed.
+const redialAfter = 200 * time.Millisecond
+
 // sender offers the calls of one flow.
 type sender struct {
-	flow    *Flow
-	phases  []Phase
-	starts  []time.Duration // of the phases, from begin
-	tallies []*tally
-	clock   func() time.Duration
-	chance  *rand.Rand
-	conns   []*conn
-	backlog []call
-	head    int
-	next    int // connection
-	begin   time.Duration
+	flow     *Flow
+	phases   []Phase
+	starts   []time.Duration // of the phases, from begin
+	tallies  []*tally
+	clock    func() time.Duration
+	chance   *rand.Rand
+	conns    []*conn
+	redialed chan redialed
+	backlog  []call
+	head     int
+	next     int // connection
+	begin    time.Duration
 	// of the throttle: calls wanted and calls accepted, both forgotten by and by
 	wanted, accepted float64
 	forgotten        time.Duration
@@ -60,7 +64,10 @@ func (s *sender) holdsBack() bool {
 }
 
 func newSender(flow *Flow, phases []Phase, seed int64, clock func() time.Duration) (*sender, error) {
-	s := &sender{flow: flow, phases: phases, clock: clock, chance: rand.New(rand.NewSource(seed))}
+	s := &sender{
+		flow: flow, phases: phases, clock: clock, chance: rand.New(rand.NewSource(seed)),
+		redialed: make(chan redialed, flow.Connections*len(flow.Targets)),
+	}
 	at := time.Duration(0)
 	for _, phase := range phases {
 		s.starts = append(s.starts, at)
@@ -144,9 +151,39 @@ func (s *sender) turn(now time.Duration) {
 		s.head++
 	}
 	s.send()
-	for _, c := range s.conns {
+	for i, c := range s.conns {
 		c.expire(now)
 		c.flush()
+		if c.isLost() && !c.redialing {
+			c.redialing = true
+			go s.redial(i, c.target, s.chance.Int63())
+		}
+	}
+	for {
+		select {
+		case made := <-s.redialed:
+			s.conns[made.place] = made.conn
+			continue
+		default:
+		}
+		break
+	}
+}
+
+// redialed is a connection in place of one that was lost.
+type redialed struct {
+	place int
+	conn  *conn
+}
+
+// redial connects again until it succeeds, as a channel does.
+func (s *sender) redial(place int, target string, seed int64) {
+	for {
+		time.Sleep(redialAfter)
+		if c, err := dial(target, s.flow, s, seed); err == nil {
+			s.redialed <- redialed{place, c}
+			return
+		}
 	}
 }
 

@@ -21,7 +21,7 @@ GUNICORN_WORKERS: Final = 2 * subjects.WORKERS + 1
 GUNICORN_THREADS: Final = 100
 """Of each worker, so that 500 requests may sleep at once: far above what posts take, and the least that is fair."""
 
-_SECONDS: Final = 5.0
+_SECONDS: Final = 4.0
 _SECONDS_QUICK: Final = 2.5
 
 

@@ -82,8 +82,9 @@ def _fill(context: Context, topology_file: str, orders: int) -> tuple[int, float
     began = time.monotonic()
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=_FILL_TIMEOUT_S, check=True)
     took_s = time.monotonic() - began
-    context.tell(f"stored {int(done.stdout):,} in {took_s:.0f} s")
-    return int(done.stdout), took_s
+    stored = int(done.stdout.split()[-1])
+    context.tell(f"stored {stored:,} in {took_s:.0f} s")
+    return stored, took_s
 
 
 def _wait_for_compactions(bed: Bed) -> int:

@@ -19,6 +19,7 @@ from clients.cli import show
 from clients.cli.exits import ExitCode, exit_code
 from clients.client import DEADLINE_DEFAULT_S, ENDPOINT_DEFAULT, OrderClient
 from clients.errors import OrderError
+from clients.tls import Tls
 
 P = ParamSpec("P")
 PIPE_WIDTH = 160
@@ -70,6 +71,45 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
         ],
         "",
     ),
+    "tls_ca": (
+        Annotated[
+            str,
+            typer.Option(
+                "--tls-ca",
+                envvar="CREST_CLIENT_TLS_CA",
+                metavar="FILE",
+                help="PEM file of the authority of the service's certificates; turns TLS on.",
+                rich_help_panel=_SERVICE,
+            ),
+        ],
+        "",
+    ),
+    "tls_cert": (
+        Annotated[
+            str,
+            typer.Option(
+                "--tls-cert",
+                envvar="CREST_CLIENT_TLS_CERT",
+                metavar="FILE",
+                help="PEM file of your own certificate, where the service asks for one.",
+                rich_help_panel=_SERVICE,
+            ),
+        ],
+        "",
+    ),
+    "tls_key": (
+        Annotated[
+            str,
+            typer.Option(
+                "--tls-key",
+                envvar="CREST_CLIENT_TLS_KEY",
+                metavar="FILE",
+                help="PEM file of its key.",
+                rich_help_panel=_SERVICE,
+            ),
+        ],
+        "",
+    ),
     "as_json": (
         Annotated[bool, typer.Option("--json", help="Print JSON, one object a line, for pipes.")],
         False,
@@ -84,13 +124,22 @@ class Session:
     endpoint: str
     timeout_s: float
     caller_id: str
+    tls_ca: str
+    tls_cert: str
+    tls_key: str
     as_json: bool
     out: Console
     err: Console
 
     def client(self) -> OrderClient:
-        """Returns a client of the service; ``async with`` connects and closes it."""
-        return OrderClient(self.endpoint, caller_id=self.caller_id, deadline_s=self.timeout_s)
+        """Returns a client of the service; ``async with`` connects and closes it.
+
+        Raises ValueError for certificates that cannot be used.
+        """
+        if (self.tls_cert or self.tls_key) and not self.tls_ca:
+            raise ValueError("--tls-cert and --tls-key need --tls-ca, which turns TLS on")
+        tls = Tls(self.tls_ca, self.tls_cert, self.tls_key) if self.tls_ca else None
+        return OrderClient(self.endpoint, caller_id=self.caller_id, deadline_s=self.timeout_s, tls=tls)
 
     def print_json(self, value: object) -> None:
         """Prints one line of JSON."""

@@ -29,8 +29,8 @@ QUEUE_UNITS_MAX: Final = 16_384
 WAIT_S_MAX: Final = 2.0
 """Nobody is put in line for longer."""
 
-DEADLINE_SHARE: Final = 0.5
-"""Of the time left to a call that it may wait in line; the rest is for being served, and for our being wrong."""
+DEADLINE_SHARE: Final = 0.3
+"""Of the time left to a call that it may wait in line; the rest is for being served, and for a rate that halves."""
 
 SLACK: Final = 2.0
 """Times its usual time that a call is thought to need once it is begun: half of all take longer than usual."""

@@ -20,14 +20,16 @@ from __future__ import annotations
 import math
 from typing import Final
 
-FLOOR: Final = 32
-"""Units that are always served at once, however slow they are: enough for a commit of every lane to gather some."""
+FLOOR: Final = 64
+"""Units that are always served at once, however slow they are: enough for the commits of every lane to gather some."""
 
-BASE_S_MIN: Final = 0.0125
-"""A base below this counts as this. A call that took 1 ms alone and takes 20 in company of a hundred is no sign of
-congestion but of group commit, which has its best throughput there (docs/adr/0014)."""
+BASE_S_MIN: Final = 0.1
+"""A base below this counts as this. A call that took 1 ms alone and takes 100 in company of four hundred is no sign of
+congestion but of group commit, and of an event loop that refuses others in between: with less company each commit holds
+less, costs as much and waits as long, and fewer are done, so a limit that shrank then would shrink again."""
 
-CEILING: Final = 1_024
+CEILING: Final = 512
+"""With more, calls wait for each other where they have no priority, and commits are as large as they get already."""
 
 TOLERANCE: Final = 2.0
 """A call may take so many times its base before the limit shrinks."""
@@ -36,6 +38,8 @@ GRADIENT_MIN: Final = 0.5
 """A window takes away half of the limit at most, whatever it saw."""
 
 _SMOOTHING: Final = 0.5
+"""Of a step down that is taken at once; steps up are small already."""
+
 _BASE_RISE: Final = 0.05
 _BASE_FALL: Final = 0.5
 """How far the base follows one window, of a worker that is not busy, up and down: one odd window means little."""
@@ -113,7 +117,10 @@ class GradientLimit:
         slowness = max(ratios / calls, self._tolerance * lag_s / LAG_S_MAX, 1e-3)
         gradient = max(GRADIENT_MIN, min(1.0, self._tolerance / slowness))
         wanted = self._exact * gradient + math.sqrt(self._exact)
-        self._exact = min(self._ceiling, max(self._floor, self._exact + _SMOOTHING * (wanted - self._exact)))
+        step = wanted - self._exact
+        if step < 0:
+            step *= _SMOOTHING
+        self._exact = min(self._ceiling, max(self._floor, self._exact + step))
         self.limit = int(self._exact)
         self._at_floor = self._at_floor + 1 if self.limit <= self._floor else 0
 

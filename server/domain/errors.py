@@ -34,6 +34,7 @@ class Reason(enum.Enum):
     OVERLOADED = enum.auto()
     DEADLINE_TOO_SHORT = enum.auto()
     RATE_LIMITED = enum.auto()
+    REBALANCE_REFUSED = enum.auto()
 
 
 class Violation(NamedTuple):

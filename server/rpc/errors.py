@@ -192,6 +192,12 @@ RULES: Final[Mapping[Reason, Rule]] = {
         retry="yes",
         retry_after_s=1.0,
     ),
+    Reason.REBALANCE_REFUSED: Rule(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "Of `topology.v1.RebalanceService`: the step is not legal now.",
+        "The message names the steps that are.",
+        retry="later",
+    ),
 }
 """One rule a reason; a test holds it to ``orders.proto``."""
 

@@ -18,9 +18,11 @@ from server.rpc.load_report import LoadReport
 from server.rpc.observer import CallObserver, NullObserver
 from server.rpc.orders import OrderServicer
 from server.rpc.pipeline import Pipeline, Service
+from server.rpc.rebalance import RebalanceServicer
 from server.rpc.reflection import ReflectionServicer
 from server.rpc.streams import Streams
 from server.rpc.topology import TopologyServicer
+from shards.rebalance.fleet import Fleet as ShardFleet
 from shards.routing import Router
 
 
@@ -78,9 +80,11 @@ def build_services(
     observer: CallObserver | None = None,
     channelz: bool = False,
     admission: Admission | None = None,
+    shards: ShardFleet | None = None,
 ) -> Services:
     """Returns the services of a worker: orders, topology, health, reflection (v1, v1alpha), and channelz if asked for.
 
+    With ``shards``, which the caller closes, rebalances too.
     Call it in the event loop that serves them. The same ``Services`` may be served by several transports at once.
     """
     streams = Streams()
@@ -93,6 +97,8 @@ def build_services(
     ]
     if channelz:
         own.append(channelz_service.service(pipeline))
+    if shards is not None:
+        own.append(RebalanceServicer(shards).service(pipeline))
     health = HealthServicer((ORDER_SERVICE, topology_service.NAME))
     reflection = ReflectionServicer((*(service.name for service in own), HEALTH_NAME))
     return Services(

@@ -16,6 +16,7 @@ from server.transport.seam import (
     STREAMS_PER_CONNECTION_MAX,
     BindError,
 )
+from server.transport.tls import Certificates
 
 
 def options(*, reuse_port: bool) -> list[tuple[str, int]]:
@@ -38,13 +39,18 @@ def options(*, reuse_port: bool) -> list[tuple[str, int]]:
 class GrpcioServer:
     """A ``grpc.aio`` server. Handlers go in as generic ones: for registered ones its accept loop is slower (1.84+)."""
 
-    def __init__(self, services: Iterable[Service], address: str, *, reuse_port: bool) -> None:
+    def __init__(
+        self, services: Iterable[Service], address: str, *, reuse_port: bool, certificates: Certificates | None = None
+    ) -> None:
         self._server = grpc.aio.server(options=options(reuse_port=reuse_port))
         self._server.add_generic_rpc_handlers(
             [grpc.method_handlers_generic_handler(service.name, dict(service.handlers)) for service in services]
         )
         try:
-            self._port = self._server.add_insecure_port(address)
+            if certificates is None:
+                self._port = self._server.add_insecure_port(address)
+            else:
+                self._port = self._server.add_secure_port(address, certificates.credentials())
         except RuntimeError as error:
             raise BindError(address) from error
 

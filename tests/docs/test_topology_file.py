@@ -12,11 +12,16 @@ PAGE = (Path(__file__).parents[2] / "docs" / "topology-file.md").read_text()
 
 def test_example_is_a_topology_file() -> None:
     """The example on the page is read without a complaint, and means what its comments say."""
-    (example,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    example, mixed = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
     file = parse(tomllib.loads(example), {}, Path())
     assert list(file.shards) == [0, 1]
     assert file.shards[0].replication == {"datacenter1": 3}
+    assert file.topology is not None
     assert file.topology.keyspace == "crest_control"
+    file = parse(tomllib.loads(mixed), {}, Path())
+    assert file.embedded is not None
+    assert file.ids == {0, 1, 2, 3, 4, 5, 6}
+    assert file.topology is None
 
 
 def test_every_key_is_on_the_page_with_its_default() -> None:

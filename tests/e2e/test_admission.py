@@ -174,6 +174,7 @@ async def test_who_leaves_the_line_leaves_nothing_behind(worker: Worker) -> None
     for task in tasks[1:]:
         task.cancel()
     await asyncio.gather(*tasks[1:], return_exceptions=True)
+    await worker.stands(in_flight=1, waiting=0)
     worker.held.go.set()
     await tasks[0]
     await worker.stands(in_flight=0, waiting=0)

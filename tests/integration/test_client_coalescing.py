@@ -66,6 +66,20 @@ async def test_concurrent_creates_travel_together(client: OrderClient, server: S
     assert server.caller_ids == {"tests"}
 
 
+async def test_a_priority_goes_with_every_call(client: OrderClient, server: ScriptedServer) -> None:
+    """A client says its priority with single calls and batches, and one that has none says nothing."""
+    await asyncio.gather(*creates(client, 3))
+    assert not server.priorities
+    async with OrderClient(server.address, policy=QUICK, priority="low") as low:
+        await asyncio.gather(*creates(low, 3))
+        assert server.priorities == {"low"}
+    async with OrderClient(server.address, policy=QUICK, priority="critical", discover=False) as critical:
+        await critical.create("zoe", "EUR", LINES)
+        assert server.priorities == {"low", "critical"}
+    with pytest.raises(ValueError, match="critical, normal, low"):
+        OrderClient(server.address, priority="urgent")
+
+
 async def test_it_can_be_turned_off(server: ScriptedServer) -> None:
     """With ``coalesce=False`` every call goes out by itself."""
     async with OrderClient(server.address, policy=QUICK, coalesce=False) as client:

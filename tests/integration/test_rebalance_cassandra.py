@@ -41,6 +41,7 @@ async def stores(tmp_path: Path) -> AsyncIterator[tuple[Fleet, list[CassandraSto
         '[[shards]]\nid = 1\nkeyspace = "crest_test_to"\nlanes = 3\n'
     )
     settings = load(file, {})
+    assert settings.topology is not None
     for keyspace in (settings.topology, *settings.shards.values()):
         await make_empty(keyspace)
     fleet = await open_fleet(StorageSettings(store="cassandra", data_dir=tmp_path, topology_file=str(file)))

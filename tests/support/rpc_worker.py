@@ -25,6 +25,7 @@ from server.rpc.services import Services, build_services
 from server.transport import Kind, TransportServer, open_server
 from shards import assembly
 from shards.contract import Unobserved
+from shards.fleets import open_fleet
 from shards.keys import format_uuid, mint_uuid7
 from shards.routing import Router
 
@@ -83,12 +84,20 @@ async def rpc_worker(
     observer: CallObserver | None = None,
     wrap: Callable[[Router], Any] = lambda router: router,
     admission: Admission | None = None,
+    serves_operators: bool = False,
 ) -> AsyncIterator[RpcWorker]:
     """Serves on a free port until the block ends, then drains; ``wrap`` may put something between app and router."""
     router = wrap(await assembly.open_router(settings, Unobserved()))
     orders, fleet = Orders(router, SystemClock()), Fleet()
+    shards = await open_fleet(settings) if serves_operators else None
     services = build_services(
-        orders=orders, fleet=fleet, router=router, observer=observer, channelz=True, admission=admission
+        orders=orders,
+        fleet=fleet,
+        router=router,
+        observer=observer,
+        channelz=True,
+        admission=admission,
+        shards=shards,
     )
     services.set_serving(True)
     server = open_server(services, f"{HOST}:0", kind=kind)
@@ -102,6 +111,8 @@ async def rpc_worker(
         services.end_streams()
         await server.stop(0.0)
         await orders.close()
+        if shards is not None:
+            await shards.close()
         await router.close()
 
 

@@ -45,6 +45,7 @@ class ScriptedServer:
         self.orders: dict[tuple[str, str], orders_pb2.Order] = {}
         """What was created, by customer and request id."""
         self.caller_ids: set[str] = set()
+        self.priorities: set[str] = set()
         self.trailers: tuple[tuple[str, str | bytes], ...] = ()
         """Sent with the answer of every call that succeeds."""
         self._topology_changed = asyncio.Condition()
@@ -234,6 +235,8 @@ class ScriptedServer:
         for key, value in context.invocation_metadata() or ():
             if key == "x-caller-id":
                 self.caller_ids.add(str(value))
+            elif key == "crest-priority":
+                self.priorities.add(str(value))
         if isinstance(cue, Hang):
             await asyncio.Event().wait()
         if isinstance(cue, Fail):

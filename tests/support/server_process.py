@@ -112,6 +112,10 @@ class ServerProcess:
         wanted = {"event": event, **fields}
         return [line for line in list(self.lines) if all(line.get(name) == value for name, value in wanted.items())]
 
+    def logged_about(self, beginning: str) -> list[Line]:
+        """The lines so far whose event begins so."""
+        return [line for line in list(self.lines) if str(line.get("event", "")).startswith(beginning)]
+
     def wait_logged(self, event: str, count: int = 1, timeout_s: float = 60.0, **fields: object) -> list[Line]:
         """Returns such lines as soon as there are ``count``; fails when the server ends without them."""
 

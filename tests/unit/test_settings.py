@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from shards.settings import Credentials, SettingsError, Tls, TopologyFile, load, parse
+from shards.settings import Credentials, EmbeddedSettings, SettingsError, Tls, TopologyFile, load, parse
 
 SMALLEST = """
 [[shards]]
@@ -54,6 +54,7 @@ def test_shards_take_defaults_and_may_differ() -> None:
     assert file.shards[3].contact_points == ("10.0.0.1", "node-2.example")
     assert (file.shards[3].port, file.shards[3].lanes, file.shards[5].lanes) == (9043, 1, 4)
     assert file.shards[5].replication == {"datacenter1": 3, "backup": 2}
+    assert file.topology is not None
     assert (file.topology.keyspace, file.topology.driver) == ("crest_control", "cassandra-driver")
 
 
@@ -121,3 +122,43 @@ def test_file_is_named_in_every_error(tmp_path: Path) -> None:
             path.write_bytes(content)
         with pytest.raises(SettingsError, match=r"topology\.toml"):
             load(path, {})
+
+
+def test_a_data_directory_beside_clusters() -> None:
+    """A file may name a data directory's shards beside those in clusters; the lowest one keeps the topology."""
+    text = """
+        [embedded]
+        data_dir = "data"
+        shards = [0, 2]
+        [[shards]]
+        id = 1
+        contact_points = ["a"]
+    """
+    file = read(text, Path("/etc/crest"))
+    assert file.embedded == EmbeddedSettings(Path("/etc/crest/data"), frozenset({0, 2}))
+    assert file.ids == {0, 1, 2}
+    assert set(file.shards) == {1}
+    assert file.topology is None
+    moved = read(text + '[topology]\ncontact_points = ["b"]')
+    assert moved.topology is not None
+    assert read(text.replace("[0, 2]", "[2]").replace("id = 1", "id = 0")).topology is not None
+    assert read(text.partition("[[shards]]")[0]).shards == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[embedded]\nshards = [1]", "embedded.data_dir: a text"),
+        ('[embedded]\ndata_dir = "d"', "embedded.shards: a list of at least one shard id"),
+        ('[embedded]\ndata_dir = "d"\nshards = [-1]', "embedded.shards: a whole number"),
+        ('[embedded]\ndata_dir = "d"\nshards = [1]\nport = 1', "embedded: unknown key 'port'"),
+        (
+            '[embedded]\ndata_dir = "d"\nshards = [1]\n[[shards]]\nid = 1\ncontact_points = ["a"]',
+            r"shards\[0\].id: 1 is there twice",
+        ),
+    ],
+)
+def test_mistakes_about_a_data_directory_are_named(text: str, problem: str) -> None:
+    """What is wrong in the table of the data directory is told by its key."""
+    with pytest.raises(SettingsError, match=problem):
+        read(text)

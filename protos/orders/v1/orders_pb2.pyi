@@ -117,6 +117,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED. The call could not be done by its deadline and was not begun: retry with a longer deadline."""
     ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 23
     """RESOURCE_EXHAUSTED. This caller calls more often than it may; nothing was done: retry after the hint, same request_id."""
+    ERROR_REASON_REBALANCE_REFUSED: _ErrorReason.ValueType  # 24
+    """FAILED_PRECONDITION. Of `topology.v1.RebalanceService`: not legal now; the message names the steps that are."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call or an item failed. On the wire (`ErrorInfo.reason`, `Error.reason`) without the prefix `ERROR_REASON_`.
@@ -183,6 +185,8 @@ ERROR_REASON_DEADLINE_TOO_SHORT: ErrorReason.ValueType  # 22
 """RESOURCE_EXHAUSTED. The call could not be done by its deadline and was not begun: retry with a longer deadline."""
 ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 23
 """RESOURCE_EXHAUSTED. This caller calls more often than it may; nothing was done: retry after the hint, same request_id."""
+ERROR_REASON_REBALANCE_REFUSED: ErrorReason.ValueType  # 24
+"""FAILED_PRECONDITION. Of `topology.v1.RebalanceService`: not legal now; the message names the steps that are."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

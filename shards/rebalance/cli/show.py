@@ -160,7 +160,8 @@ def _entries(entries: Sequence[Entry]) -> Table:
 def _next(value: Situation) -> Iterable[RenderableType]:
     words = [_WORD.get(command, command.value) for command in value.legal]
     if Command.START in value.legal and value.record is not None and value.record.moves:
-        words.append("reverse")
+        gone = {shard for shard, _ in value.record.shards_before} - {info.id for info in value.topology.shards}
+        words += [] if gone else ["reverse"]
     if value.record is not None and value.record.state in {State.RUNNING, State.CANCELLING}:
         words.append("run")
     yield Text.assemble(("Next: ", "dim"), ", ".join(words))

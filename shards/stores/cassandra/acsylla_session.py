@@ -79,10 +79,10 @@ class AcsyllaSession(Session):
     """A session of acsylla, with one I/O thread. Open it with ``open``."""
 
     def __init__(
-        self, cluster: acsylla.Cluster, session: acsylla.Session, settings: CassandraSettings, *, reads_twice: bool
+        self, cluster: acsylla.Cluster, session: acsylla.Session, settings: CassandraSettings, read_profile: str | None
     ) -> None:
         """Takes over a connected session; ``open`` is the way to get here."""
-        self._reads_twice = reads_twice
+        self._read_profile = read_profile
         self._cluster = cluster
         self._session = session
         self._settings = settings
@@ -105,9 +105,12 @@ class AcsyllaSession(Session):
         except errors.CassException as error:
             cluster.destroy()
             raise Unavailable(f"{', '.join(settings.contact_points)}: {_text(error)}") from error
-        # a cluster of one node has nobody else to ask, and a try that finds nobody does harm: see _LOST_S
-        reads_twice = settings.speculative_delay_s > 0 and await _has_peers(session)
-        return cls(cluster, session, settings, reads_twice=reads_twice)
+        profile = (
+            None  # a cluster of one node has nobody else to ask, and a try that finds nobody does harm: see _LOST_S
+        )
+        if await _has_peers(session):
+            profile = _TWICE_PROFILE if settings.speculative_delay_s else _READ_PROFILE
+        return cls(cluster, session, settings, profile)
 
     def __repr__(self) -> str:
         return f"<AcsyllaSession {','.join(self._settings.contact_points)} connections={self._connections()}>"
@@ -120,15 +123,14 @@ class AcsyllaSession(Session):
         """See ``Session.execute``."""
         try:
             bound = statement.bind(values)
-            if kind is Kind.READ:
+            if kind is Kind.READ and self._read_profile is not None:
                 bound.set_is_idempotent(True)
-                bound.set_execution_profile(_TWICE_PROFILE if self._reads_twice else _READ_PROFILE)
-            elif kind is Kind.SERIAL_READ:
-                bound.set_consistency(self._serial)
-            if kind is Kind.READ and self._reads_twice:
+                bound.set_execution_profile(self._read_profile)
                 async with asyncio.timeout(self._settings.request_timeout_s + _LOST_S):
                     result = await self._session.execute(bound)
             else:
+                if kind is Kind.SERIAL_READ:
+                    bound.set_consistency(self._serial)
                 result = await self._session.execute(bound)
         except _UNBINDABLE as error:
             raise Invalid(_text(error)) from error
@@ -138,7 +140,10 @@ class AcsyllaSession(Session):
             raise StoreError("the driver did not answer") from error
         except errors.CassException as error:
             raise _translated(error) from error
-        return [row.as_tuple() for row in result.all()]
+        if result.count() > 1:
+            return [row.as_tuple() for row in result.all()]
+        first = result.first()  # without the iterator, which costs more than the row
+        return () if first is None else (first.as_tuple(),)
 
     async def batch(self, steps: Sequence[Step]) -> Refusal | None:
         """See ``Session.batch``."""

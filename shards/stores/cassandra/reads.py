@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Final, TypeAlias, cast
+from typing import Final, TypeAlias
 
 from shards.contract import Row
 from shards.keys import Key
@@ -21,9 +21,7 @@ Place: TypeAlias = tuple[int, int]
 
 def row_of(columns: tuple[Value, ...]) -> Row:
     """Returns the row of the columns that every select of rows names."""
-    slot, gen, tag, order_id, customer, marks, body = columns
-    key = Key(cast("int", slot), cast("int", gen), cast("int", tag), cast("bytes", order_id))
-    return Row(key, cast("str", customer), cast("bytes", marks), cast("bytes", body))
+    return Row(Key(*columns[:4]), *columns[4:])  # type: ignore[arg-type]  # in the order and of the types of the select
 
 
 async def read_many(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from shards.stores.embedded.backup import backup, iterate_rows, restore
 from shards.stores.embedded.control import EmbeddedFacts
 from shards.stores.embedded.copies import EmbeddedCopies
-from shards.stores.embedded.datadir import add_shard, control_path, prepare, shard_path
+from shards.stores.embedded.datadir import add_shard, admit, control_path, join, prepare, shard_path
 from shards.stores.embedded.errors import (
     DataDirCorrupt,
     DataDirError,
@@ -29,9 +29,11 @@ __all__ = [
     "EmbeddedFacts",
     "EmbeddedStore",
     "add_shard",
+    "admit",
     "backup",
     "control_path",
     "iterate_rows",
+    "join",
     "prepare",
     "restore",
     "shard_path",

@@ -3,6 +3,7 @@
 ::
 
     LOCK                            held (flock) while a supervisor or any of its workers lives; names the supervisor
+    LOCK.movers                     held (flock, shared) by every mover that works on it, beside a server or without
     control.db                      identity of the directory, number of shards, and the facts its processes agree by
     shard-0.db, shard-1.db ...      the orders; -wal and -shm beside them while they are open
     shard-0.db.gate ...             locks by which writers take turns
@@ -38,7 +39,8 @@ SHARDS_MAX: Final = 64
 """Files of one directory: each costs every worker two threads."""
 
 _LOCK: Final = "LOCK"
-_EMPTY: Final = frozenset({_LOCK, "lost+found", "control.db", "control.db-wal", "control.db-shm"})
+_MOVERS: Final = "LOCK.movers"
+_EMPTY: Final = frozenset({_LOCK, _MOVERS, "lost+found", "control.db", "control.db-wal", "control.db-shm"})
 """What an empty directory may hold: a control file, too, where its creation was cut off before its one commit."""
 _PREPARING: Final = "preparing"
 _READY: Final = "ready"
@@ -73,7 +75,7 @@ def prepare(data_dir: Path, shards: int) -> int:
         if not is_begun(control_path(data_dir)):
             refuse_strangers(data_dir)
         else:
-            upgrade_control(control_path(data_dir))
+            _upgrade(data_dir)
         _create(data_dir, shards)
         found = check(data_dir)
     except BaseException:
@@ -82,6 +84,36 @@ def prepare(data_dir: Path, shards: int) -> int:
     if shards not in {found, _made_with(data_dir)}:
         os.close(lock)
         raise DataDirError(f"{data_dir}: holds {found} shards, but {shards} are asked for; set the number to {found}")
+    return lock
+
+
+def join(data_dir: Path) -> int:
+    """Takes a directory that was prepared once, to be served beside clusters; returns as ``prepare`` does."""
+    if not is_begun(control_path(data_dir)):
+        raise DataDirError(f"{data_dir}: no data directory of Crest yet; serve it once with the store embedded")
+    lock = take(data_dir)
+    try:
+        _upgrade(data_dir)
+        check(data_dir)
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
+
+
+def admit(data_dir: Path) -> int:
+    """Lets a mover work on a directory, which may be served meanwhile; it must have been prepared.
+
+    Returns a descriptor that the mover keeps open as long as it has files of the directory open: its schema is not
+    changed meanwhile. Any number of movers are admitted. Raises ``DataDirError``.
+    """
+    check(data_dir)
+    lock = _lock_of_movers(data_dir)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise DataDirLocked(f"{data_dir}: a server is bringing its files to a newer schema; try again") from error
     return lock
 
 
@@ -131,6 +163,23 @@ def take(data_dir: Path) -> int:
         raise data_dir_error(error, data_dir) from error
     os.set_inheritable(lock, True)  # noqa: FBT003  # the function of the standard library
     return lock
+
+
+def _upgrade(data_dir: Path) -> None:
+    lock = _lock_of_movers(data_dir)
+    try:
+        with contextlib.suppress(BlockingIOError):  # movers work on it, so it is of the present schema, or theirs
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            upgrade_control(control_path(data_dir))
+    finally:
+        os.close(lock)
+
+
+def _lock_of_movers(data_dir: Path) -> int:
+    try:
+        return os.open(data_dir / _MOVERS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise data_dir_error(error, data_dir) from error
 
 
 def refuse_strangers(data_dir: Path) -> None:

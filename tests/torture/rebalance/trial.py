@@ -65,13 +65,13 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         return not (self.lost or self.doubled or self.stale)
 
 
-async def run(case: Case, place: Place, endpoints: Sequence[str], seed: int) -> Result:
+async def run(case: Case, place: Place, endpoints: Sequence[str], seed: int, *, callers_count: int = CALLERS) -> Result:
     """Runs a case against workers that serve. Raises ``AssertionError`` when the rebalance does not come to its end."""
     history = History()
     fleet = await open_fleet(place.where.settings)
     try:
         async with Face(endpoints, seed) as face:
-            callers = Callers(face, history, seed, callers=CALLERS)
+            callers = Callers(face, history, seed, callers=callers_count)
             over = asyncio.Event()
             calling = asyncio.ensure_future(_call(callers, over))
             try:
