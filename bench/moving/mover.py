@@ -45,7 +45,7 @@ async def main(file: str, what: str, told: str) -> None:
             book = Book(fleet.home)
             revision, last = await book.read() or (0, None)
             kind = Kind.ADD if what == "add" else Kind.DRAIN
-            options = Options(slots_at_once=48, keep_p99_ms=200)
+            options = Options(slots_at_once=48, keep_p99_ms=500)
             record = start(topology, targets, shards, kind=kind, who="bench", last=last, options=options)
             assert await book.replace(revision, record)
             finished = await Mover(fleet, tell=tell).run(stays=False)

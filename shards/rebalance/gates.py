@@ -92,8 +92,10 @@ class Gates:
         while True:
             try:
                 await self._look()
-                for worker, seen in list(self._watch.leases.items()):
-                    if self._clock_s() >= seen.ends_s:
+                for worker in list(self._watch.leases):
+                    # looked up anew each time: others look at the leases meanwhile
+                    seen = self._watch.leases.get(worker)
+                    if seen is not None and self._clock_s() >= seen.ends_s:
                         await self._watch.forget(worker)
             except StoreError:
                 pass  # the store is away: nothing can be paused, and who waits goes on waiting

@@ -69,22 +69,28 @@ class Term:
 
     async def run(self) -> None:
         """Does what is left to do of the record."""
-        helpers: list[asyncio.Future[None]] = []
+        await self._fence()
+        work = asyncio.ensure_future(self._work())
+        helpers = [asyncio.ensure_future(gates.watch()) for gates in self._gates.values()]
+        helpers.append(asyncio.ensure_future(self._follow()))
         try:
-            await self._fence()
-            helpers += [asyncio.ensure_future(gates.watch()) for gates in self._gates.values()]
-            helpers.append(asyncio.ensure_future(self._follow()))
-            if self._record.state is State.RUNNING:
-                await self._workers_everywhere()
-                await self._move_all()
-            await self._finish()
-            with suppress(StoreError):
-                await self._publish()
+            # a helper ends only by a defect; then nothing may go on that relies on it
+            await asyncio.wait((work, *helpers), return_when=asyncio.FIRST_COMPLETED)
+            for task in (work, *helpers):
+                if task.done():
+                    task.result()
         finally:
-            for helper in helpers:
-                helper.cancel()
-            if helpers:
-                await asyncio.wait(helpers)
+            for task in (work, *helpers):
+                task.cancel()
+            await asyncio.wait((work, *helpers))
+
+    async def _work(self) -> None:
+        if self._record.state is State.RUNNING:
+            await self._workers_everywhere()
+            await self._move_all()
+        await self._finish()
+        with suppress(StoreError):
+            await self._publish()
 
     # ---------------------------------------------------------------------------------------------------- beginning
 

@@ -19,6 +19,7 @@ from shards.stores.embedded import (
     DataDirNewer,
     EmbeddedFacts,
     EmbeddedStore,
+    add_shard,
     backup,
     control_path,
     iterate_rows,
@@ -26,6 +27,7 @@ from shards.stores.embedded import (
     restore,
     shard_path,
 )
+from shards.stores.embedded.datadir import check
 from shards.topology import Topology
 from shards.topology_store import TopologyStore
 from tests.support.rows import new_row, next_version
@@ -291,3 +293,16 @@ async def test_nothing_is_overwritten(data_dir: Path, tmp_path: Path) -> None:
     fcntl.flock(lock, fcntl.LOCK_UN)
     os.close(lock)
     assert contents(data_dir) == rows
+
+
+def test_a_shard_can_be_added(tmp_path: Path) -> None:
+    """A directory that gained a shard is taken with its first number of shards and with the present one, no other."""
+    os.close(prepare(tmp_path, 2))
+    add_shard(tmp_path, 2)
+    add_shard(tmp_path, 2)
+    add_shard(tmp_path, 1)
+    assert check(tmp_path) == 3
+    for shards in (2, 3):
+        os.close(prepare(tmp_path, shards))
+    with pytest.raises(DataDirError, match="holds 3 shards, but 4 are asked for"):
+        prepare(tmp_path, 4)
