@@ -6,13 +6,16 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
+from google.rpc import error_details_pb2, status_pb2
 
 from protos.orders.v1 import orders_pb2 as pb
 from shards.keys import mint_uuid7
 from tests.support.cassandra_node import kill_all_nodes, revive
 from tests.support.crest import Crest, create_request, orders
 from tests.support.storage import storage
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -51,6 +54,47 @@ async def test_killed_worker_loses_no_acknowledged_order(server: Crest) -> None:
         for answer in created:
             got = await orders(two).GetOrder(pb.GetOrderRequest(order_id=answer.order.order_id), timeout=20)
             assert got.order == answer.order
+
+
+async def test_a_shard_that_is_down_stops_its_own_orders_only(server: Crest) -> None:
+    """While a shard's node is dead its customers are told to come back, and everybody else is served as ever; when the
+    node serves again so does the shard, and nothing else was restarted.
+    """
+    nodes = storage("cassandra").nodes
+    assert nodes is not None
+    customers = [f"customer-{mint_uuid7().hex()}" for _ in range(30)]
+    async with server.channel(0) as channel:
+
+        async def create() -> list[str]:
+            """An order for each; returns what each was told: nothing, or a reason."""
+            calls = (orders(channel).CreateOrder(create_request(customer), timeout=20) for customer in customers)
+            return [refusal(answer) for answer in await asyncio.gather(*calls, return_exceptions=True)]
+
+        assert await create() == [""] * len(customers)
+        await asyncio.to_thread(nodes.node(2).kill)
+        try:
+            # whatever was under way at the death is left open; afterwards nothing is sent
+            told = await until(create, lambda told: set(told) == {"", "STORE_UNAVAILABLE"})
+            assert 0 < told.count("STORE_UNAVAILABLE") < len(customers) / 2 + 5
+            assert await create() == told, "the same customers, no others"
+        finally:
+            await asyncio.to_thread(revive, nodes)
+        await until(create, lambda told: not any(told))
+    assert server.logged("a child has ended") == []
+
+
+def refusal(answer: object) -> str:
+    """The reason why a call was refused, which must come with a hint when to come back; empty: it was not."""
+    if isinstance(answer, pb.CreateOrderResponse):
+        return ""
+    assert isinstance(answer, grpc.aio.AioRpcError), answer
+    assert answer.code() is grpc.StatusCode.UNAVAILABLE
+    trailers = dict(answer.trailing_metadata())
+    details = status_pb2.Status.FromString(bytes(trailers["grpc-status-details-bin"])).details
+    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    assert any(detail.Unpack(retry) for detail in details)
+    assert any(detail.Unpack(info) for detail in details)
+    return str(info.reason)
 
 
 async def test_workers_that_start_without_their_store_wait_for_it(tmp_path: Path) -> None:
