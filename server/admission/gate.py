@@ -26,14 +26,18 @@ WINDOW_DONE_MIN: Final = 10
 QUEUE_UNITS_MAX: Final = 16_384
 """In line at once; a unit is a call of up to 1 KiB, so this is 16 MiB at most."""
 
-WAIT_S_MAX: Final = 2.0
-"""Nobody is put in line for longer."""
+WAIT_S_MAX: Final = 10.0
+"""Nobody is put in line for longer, however patient. Most are less: see ``DEADLINE_SHARE``."""
 
 DEADLINE_SHARE: Final = 0.3
 """Of the time left to a call that it may wait in line; the rest is for being served, and for a rate that halves."""
 
 SLACK: Final = 2.0
 """Times its usual time that a call is thought to need once it is begun: half of all take longer than usual."""
+
+RATED_WINDOWS: Final = 6
+"""Windows with a line in them before their rate counts. What the first calls of a worker take, or those that a store's
+pause held up, says nothing of its capacity, and a burst that is over in a second is served rather than refused."""
 
 _RATE_GAIN: Final = 0.3
 _LATE_DECAY: Final = 0.98
@@ -115,6 +119,7 @@ class Gate:
         self._lines: tuple[deque[Waiter], ...] = tuple(deque() for _ in Priority)
         self._units = [0] * _CLASSES
         self._rate = 0.0
+        self._rated = 0
         self._window_from = now
         self._done = 0
         self._peak = 0
@@ -253,8 +258,12 @@ class Gate:
         if self._done < WINDOW_DONE_MIN and length_s < 10 * WINDOW_S:
             return
         rate = self._done / length_s
-        if self._was_full:
-            self._rate += _RATE_GAIN * (rate - self._rate) if self._rate else rate
+        if self._was_full and self._rated < RATED_WINDOWS:
+            # the very first ends amid a group of commits, and says too little
+            self._rate = max(self._rate, rate) if self._rated else 0.0
+            self._rated += 1
+        elif self._was_full:
+            self._rate += _RATE_GAIN * (rate - self._rate)
         elif rate > self._rate:
             self._rate = rate if self._rate else 0.0
         self.limit.close_window(self._peak)

@@ -23,6 +23,10 @@ from typing import Final
 FLOOR: Final = 64
 """Units that are always served at once, however slow they are: enough for the commits of every lane to gather some."""
 
+START: Final = 256
+"""Where the limit begins, before anything was measured: a worker that has just started makes full groups at once, and
+one that cannot serve so many takes less than a second to learn it."""
+
 BASE_S_MIN: Final = 0.1
 """A base below this counts as this. A call that took 1 ms alone and takes 100 in company of four hundred is no sign of
 congestion but of group commit, and of an event loop that refuses others in between: with less company each commit holds
@@ -74,12 +78,12 @@ class GradientLimit:
     def __init__(self, *, floor: int = FLOOR, ceiling: int = CEILING, tolerance: float = TOLERANCE) -> None:
         if not 1 <= floor <= ceiling or tolerance < 1:
             raise ValueError(f"floor {floor} and ceiling {ceiling} are at least 1 and in order, tolerance at least 1")
-        self.limit = floor
+        self.limit = min(max(START, floor), ceiling)
         """Units that may be served at once; never below the floor, never above the ceiling."""
         self._floor = floor
         self._ceiling = ceiling
         self._tolerance = tolerance
-        self._exact = float(floor)
+        self._exact = float(self.limit)
         self._at_floor = 0
         self._lag_s = 0.0
         self._tracks: list[Track] = []

@@ -49,11 +49,14 @@ _OTHER_PAYLOAD_SHARE: Final = 0.02
 _LATE_SHARE: Final = 0.25
 """So many groups send their last call only after the others are answered: a replay of what was long settled."""
 
-LOST_WITH_WORKERS: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
-"""What a caller sees of a worker that dies or stops."""
+REFUSED_FOR_NOW: Final = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED})
+"""What a caller sees of a worker that has more to do than it can: nothing was done, and it may try again."""
 
-LOST_WITH_NODES: Final = LOST_WITH_WORKERS | {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED}
-"""What it sees of a store that is away: also what could not be settled in time, and full queues."""
+LOST_WITH_WORKERS: Final = REFUSED_FOR_NOW | {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+"""What it sees of a worker that dies or stops."""
+
+LOST_WITH_NODES: Final = LOST_WITH_WORKERS | {grpc.StatusCode.DEADLINE_EXCEEDED}
+"""What it sees of a store that is away: also what could not be settled in time."""
 
 _CHANNEL_OPTIONS: Final = (
     ("grpc.use_local_subchannel_pool", 1),
@@ -90,7 +93,7 @@ class Replay:
         seed: int,
         ledger: Ledger,
         *,
-        excused: frozenset[grpc.StatusCode] = frozenset(),
+        excused: frozenset[grpc.StatusCode] = REFUSED_FOR_NOW,
     ) -> None:
         self.ledger = ledger
         self.sends = 0

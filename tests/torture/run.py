@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, Protocol
 from tests.support.server_process import ServerProcess
 from tests.torture.ledger import Ledger
 from tests.torture.nodes import NodeDeaths
-from tests.torture.replay import LOST_WITH_NODES, LOST_WITH_WORKERS, Replay
+from tests.torture.replay import LOST_WITH_NODES, LOST_WITH_WORKERS, REFUSED_FOR_NOW, Replay
 from tests.torture.service import Deaths, Setup, kill_all
 from tests.torture.trials import Trials
 
@@ -69,7 +69,7 @@ async def torture(
     """
     told = progress or Silence()
     ledger = Ledger()
-    excused = LOST_WITH_NODES if nodes else LOST_WITH_WORKERS if deadly else frozenset()
+    excused = LOST_WITH_NODES if nodes else LOST_WITH_WORKERS if deadly else REFUSED_FOR_NOW
     every_s = KILL_EVERY_S_WITH_NODES if nodes else KILL_EVERY_S
     async with Replay(setup.endpoints, seed, ledger, excused=excused) as replay:
         with setup.start() as server:

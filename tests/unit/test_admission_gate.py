@@ -225,14 +225,17 @@ def test_it_sheds_nothing_below_capacity(rate: float, alone_s: float, seed: int)
 
 @pytest.mark.parametrize("times", [2, 10])
 def test_it_serves_at_capacity_beyond_capacity(times: int) -> None:
-    """Offered several times what it can do, a worker goes on serving as much as it can, in time, by priority."""
+    """Offered several times what it can do, a worker soon serves as much as it can, in time, by priority."""
     rate = 1000.0
     worker = Worker(rate, 0.002)
     chance = random.Random(times)
-    worker.load(2.0, {NORMAL: 0.5 * rate}, chance)
+    worker.load(1.0, {NORMAL: 0.5 * rate}, chance)
+    beyond = {CRITICAL: 0.1 * rate, NORMAL: 0.5 * times * rate, LOW: 0.5 * times * rate}
+    worker.load(3.0, beyond, chance)
     worker.served.clear()
     worker.refused.clear()
-    worker.load(12.0, {CRITICAL: 0.1 * rate, NORMAL: 0.5 * times * rate, LOW: 0.5 * times * rate}, chance)
+    worker.late = 0
+    worker.load(13.0, beyond, chance)
     assert sum(worker.served.values()) >= 0.95 * 10 * rate
     assert worker.late <= 0.01 * 10 * rate
     critical = worker.served[CRITICAL] / (worker.served[CRITICAL] + worker.refused[CRITICAL])
@@ -266,3 +269,17 @@ def test_it_follows_a_store_that_becomes_slow() -> None:
     assert worker.served[NORMAL] >= 0.9 * 10 * 200
     assert worker.late <= 0.05 * worker.served[NORMAL]
     assert worker.limit.limit >= FLOOR
+
+
+def test_a_burst_at_the_start_is_served() -> None:
+    """A worker that has served nobody yet refuses nobody of a burst that it can serve in the time they have."""
+    desk = Desk(floor=64)
+    calls = [desk.come(NORMAL, now=0.0, left_s=30.0) for _ in range(1_000)]
+    now = 0.0
+    for served in range(0, 1_000, 50):  # a cold store: 50 in the first 0.2 s, and no more in each that follows
+        now += 0.2
+        for call in [call for call in calls if call.began is not None][served : served + 50]:
+            desk.end(call, now, seconds=now)
+        late = desk.come(NORMAL, now=now, left_s=30.0)
+        assert late.refused is None
+    assert not any(call.refused for call in calls)
