@@ -52,7 +52,17 @@ REFUSALS: Final = frozenset(
 )
 """Reasons that tell something of the order."""
 
-NOTHING_DONE: Final = frozenset({"QUEUE_FULL", "STORE_FULL", "STORE_UNAVAILABLE", "SHUTTING_DOWN"})
+NOTHING_DONE: Final = frozenset(
+    {
+        "QUEUE_FULL",
+        "STORE_FULL",
+        "STORE_UNAVAILABLE",
+        "SHUTTING_DOWN",
+        "OVERLOADED",
+        "DEADLINE_TOO_SHORT",
+        "RATE_LIMITED",
+    }
+)
 """Reasons that promise that this call did nothing."""
 
 IN_DOUBT: Final = frozenset({"", "OUTCOME_UNKNOWN", "DEADLINE_EXCEEDED"})
