@@ -23,6 +23,8 @@ from shards.places import Places, Shard
 from shards.topology import Topology
 from shards.topology_store import TopologyStore
 
+_CHANCE: Final = random.Random()  # noqa: S311  jitter, no secret; of its own, so that nobody's seed is disturbed
+
 POLL_IDLE_S: Final = 1.0
 """Between two looks at the epoch while no move is on: callers learn of a new one within that time."""
 
@@ -140,7 +142,7 @@ class Follower:
     async def _poll(self) -> None:
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._interval_s() * random.uniform(0.8, 1)):  # noqa: S311  no secret
+                async with asyncio.timeout(self._interval_s() * _CHANCE.uniform(0.8, 1)):
                     await self._hurry.wait()
             self._hurry.clear()
             try:

@@ -17,6 +17,8 @@ _ROW_OVERHEAD_BYTES: Final = 700
 _JITTER: Final = 0.1
 """Share of the lifetime that chance takes away, so that rows remembered together are not forgotten together."""
 
+_CHANCE: Final = random.Random()  # noqa: S311  jitter, no secret; of its own, so that nobody's seed is disturbed
+
 _Entry: TypeAlias = tuple[Row, float, int]
 """A row, when it expires (``time.monotonic`` seconds), and its size in bytes."""
 
@@ -29,7 +31,7 @@ class LocalCache:
     """
 
     def __init__(
-        self, *, rows_max: int, bytes_max: int, ttl_s: float, chance: Callable[[], float] = random.random
+        self, *, rows_max: int, bytes_max: int, ttl_s: float, chance: Callable[[], float] = _CHANCE.random
     ) -> None:
         self._rows_max = rows_max
         self._bytes_max = bytes_max

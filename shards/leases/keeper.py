@@ -40,6 +40,8 @@ _RETRY_S_MIN: Final = 0.02
 _RETRY_S_MAX: Final = 0.5
 """Pause after a failure, doubled each time between these."""
 
+_CHANCE: Final = random.Random()  # noqa: S311  jitter, no secret; of its own, so that nobody's seed is disturbed
+
 _TIDY_S: Final = 30.0
 """About how often a look is taken for leases that their workers left behind."""
 
@@ -178,7 +180,7 @@ class Keeper:
                 if failures == 1:
                     _log.info("shard %d: its slots' states are asked for again: %s", self._shard, error)
                 pause_s = min(_RETRY_S_MIN * 2 ** min(failures, 8), _RETRY_S_MAX)
-                await asyncio.sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311  no secret
+                await asyncio.sleep(pause_s * _CHANCE.uniform(0.5, 1))
 
     async def _is_due(self) -> bool:
         """Waits for a reason to look, and tells whether the states are others than those acted under."""
@@ -277,7 +279,7 @@ class Keeper:
         """Removes leases that ended long ago: of workers that died."""
         watch = LeaseWatch(self._facts)
         while True:
-            await asyncio.sleep(_TIDY_S * random.uniform(0.5, 1.5))  # noqa: S311  no secret
+            await asyncio.sleep(_TIDY_S * _CHANCE.uniform(0.5, 1.5))
             with suppress(StoreError):
                 ended = set(watch.leases) - set(watch.live())
                 await self._call(watch.look())

@@ -99,7 +99,8 @@ class Term:
         topology = await self._home.change("fence topology", self._first_epoch)
         # no others: one that is down and has nothing to do with it holds nothing up
         involved = {shard for move in self._record.moves for shard in (move.source, move.target)}
-        for shard in sorted(involved & {info.id for info in topology.shards}):
+        known = {info.id for info in topology.shards}
+        for shard in sorted(involved & known or known):  # what moves nothing is there to open whatever is paused
             self._parts[shard] = part = await part_of(self._fleet, shard)
             self._gates[shard] = Gates(shard, part.facts, self._record.attempt, self._at)
         left = await asyncio.gather(*(gates.fence(is_active=True) for gates in self._gates.values()))

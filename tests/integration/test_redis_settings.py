@@ -48,18 +48,20 @@ def settings(cluster: RedisCluster, tmp_path: Path) -> StorageSettings:
     return settings
 
 
-async def test_workers_share_what_one_has_written(settings: StorageSettings) -> None:
-    """An order that one worker wrote is answered by another from Redis, without a read of the store."""
+async def test_workers_share_what_one_has_read(settings: StorageSettings) -> None:
+    """An order that one worker has read is answered by another from Redis, without a read of the store."""
     notes = Notes()
-    one, other = await open_router(settings, Notes()), await open_router(settings, notes)
+    writer, reader, other = [await open_router(settings, noted) for noted in (Notes(), Notes(), notes)]
     row = new_row()
-    outcome = await one.write(row.key.order_id, row.customer, row.marks, row.body, soon())
+    outcome = await writer.write(row.key.order_id, row.customer, row.marks, row.body, soon())
     assert outcome.verdict is Verdict.APPLIED
-    await one.close()  # which hands over what is on its way to Redis
+    assert await reader.read(row.key.order_id, Consistency.CACHED, deadline=soon()) == row
+    await reader.close()  # which hands over what is on its way to Redis
     assert await other.read(row.key.order_id, Consistency.CACHED, deadline=soon()) == row
     assert notes.cache_events == {"hit": 1}
     assert notes.store_calls == []
     await other.close()
+    await writer.close()
 
 
 async def test_a_wrong_password_is_a_cache_that_is_away(settings: StorageSettings, tmp_path: Path) -> None:
