@@ -107,7 +107,10 @@ def test_the_doctor_names_what_is_wrong_and_mends_it(data_dir: Path) -> None:
     assert result.exit_code == 1
     assert "1 slots are paused (5)" in result.stdout
     assert "doctor --mend" in result.stdout
+    assert run(data_dir, "doctor", "--mend", "--dry-run").exit_code == 1
+    assert "1 slots are paused (5)" in run(data_dir, "doctor").stdout  # nothing was done
     assert run(data_dir, "doctor", "--mend").exit_code == 0
+    assert run(data_dir, "run", "--dry-run").exit_code == 0
     told(data_dir, "start", "add", "--detach")
     result = run(data_dir, "doctor")
     assert result.exit_code == 1

@@ -306,6 +306,9 @@ async def run(
     session: Session, *, stay: Annotated[bool, typer.Option("--stay", help="Then stand by for the next one.")] = False
 ) -> ExitCode:
     """Work at the rebalance, or stand by while another mover does; Ctrl-C leaves without losing anything."""
+    if session.dry_run:
+        await status(session)  # what is left to do is what it would do
+        return ExitCode.OK
     async with session.fleet() as fleet:
         return await work(session, fleet, stays=stay)
 
@@ -359,7 +362,7 @@ async def examine(
 ) -> ExitCode:
     """Name every inconsistency, and the command that mends it."""
     async with session.fleet() as fleet:
-        if mend:
+        if mend and not session.dry_run:  # a dry run names what would be mended
             await commands.mend(fleet, session.actor)
             await work(session, fleet)
         found = await doctor.examine(fleet, rows=not quick)
@@ -372,7 +375,7 @@ register(app, "pause", pause, ACTING)
 register(app, "resume", resume, MOVING, ACTING)
 register(app, "cancel", cancel, ACTING)
 register(app, "reverse", _starting(take_back), MOVING, ACTING, MEASURING, like=take_back)
-register(app, "run", run)
+register(app, "run", run, {"dry_run": ACTING["dry_run"]})
 register(app, "verify", check)
 register(app, "cleanup", clean_up, ACTING)
 register(app, "history", past)
