@@ -99,7 +99,7 @@ def prepare(settings: StorageSettings) -> int:
     """
     if settings.store == "embedded":
         return datadir.prepare(settings.data_dir, settings.shards)
-    file = _load_file(settings)
+    file = load_file(Path(settings.topology_file))
     if file.embedded is not None:
         return datadir.join(file.embedded.data_dir)
     # there is nothing on this machine that would have to be ours alone
@@ -223,7 +223,7 @@ class _FileStores:
 
     async def open(self, shard: int) -> tuple[Store, Facts]:
         if shard not in self._file.ids:
-            self._file = await asyncio.to_thread(_load_file, self._settings)
+            self._file = await asyncio.to_thread(load_file, Path(self._settings.topology_file))
         if shard in self._file.shards:
             cluster = self._file.shards[shard]
             store = await CassandraStore.open(cluster, name=f"shard {shard}", wait_s=_CONNECT_WAIT_S)
@@ -257,7 +257,7 @@ async def _open_stores(settings: StorageSettings, opening: AsyncExitStack) -> _S
         control = await EmbeddedFacts.open(datadir.control_path(settings.data_dir))
         opening.push_async_callback(control.close)
         return _EmbeddedStores(settings, control)
-    file = _load_file(settings)
+    file = load_file(Path(settings.topology_file))
     if file.embedded is not None:
         control = await EmbeddedFacts.open(datadir.control_path(file.embedded.data_dir))
         opening.push_async_callback(control.close)
@@ -274,9 +274,10 @@ def _must_be_embedded(settings: StorageSettings) -> None:
         raise StorageRefused(f"the store {settings.store} is backed up with its own tools: nodetool snapshot")
 
 
-def _load_file(settings: StorageSettings) -> TopologyFile:
+def load_file(path: Path) -> TopologyFile:
+    """Reads the topology file. Raises ``StorageRefused``."""
     try:
-        return load(Path(settings.topology_file), os.environ)
+        return load(path, os.environ)
     except SettingsError as error:
         raise StorageRefused(str(error)) from error
 

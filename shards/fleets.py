@@ -10,10 +10,10 @@ import os
 from pathlib import Path
 from typing import Final
 
-from shards.assembly import StorageRefused, StorageSettings
+from shards.assembly import StorageRefused, StorageSettings, load_file
 from shards.contract import Copies
 from shards.facts import Facts
-from shards.settings import SettingsError, TopologyFile, load
+from shards.settings import TopologyFile
 from shards.stores.cassandra import CassandraCopies, CassandraFacts
 from shards.stores.embedded import EmbeddedCopies, EmbeddedFacts, add_shard, admit, control_path, shard_path
 
@@ -87,7 +87,7 @@ class FileFleet:
     @classmethod
     async def open(cls, path: Path) -> FileFleet:
         """Opens where the topology is kept, and each shard when it is asked for. Raises ``StoreError``."""
-        file = _load(path)
+        file = load_file(path)
         embedded = None if file.embedded is None else await EmbeddedFleet.open(file.embedded.data_dir)
         home = None
         try:
@@ -125,7 +125,7 @@ class FileFleet:
     async def prepare(self, shard: int) -> None:
         """Makes sure that the file names the shard: its keyspace is made by ``python -m shards.schema``."""
         if shard not in self._file.ids:
-            self._file = await asyncio.to_thread(_load, self._path)
+            self._file = await asyncio.to_thread(load_file, self._path)
         if self._is_embedded(shard):
             if self._embedded is None:
                 raise StorageRefused(f"{self._path} names a data directory since this mover was started: start it anew")
@@ -151,10 +151,3 @@ async def open_fleet(settings: StorageSettings) -> EmbeddedFleet | FileFleet:
     if settings.store == "embedded":
         return await EmbeddedFleet.open(settings.data_dir)
     return await FileFleet.open(Path(settings.topology_file))
-
-
-def _load(path: Path) -> TopologyFile:
-    try:
-        return load(path, os.environ)
-    except SettingsError as error:
-        raise StorageRefused(str(error)) from error

@@ -54,6 +54,17 @@ class Connection:
         state = repr(self._link.session) if self._link else self._why_not
         return f"<Connection {self._name} keyspace={self._settings.keyspace} {state}>"
 
+    @classmethod
+    async def opened(cls, settings: CassandraSettings, name: str, wait_s: float) -> Connection:
+        """Returns a connection after ``open``; one that could not be opened is closed."""
+        connection = cls(settings, name)
+        try:
+            await connection.open(wait_s)
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
     async def open(self, wait_s: float) -> None:
         """Connects, and returns when that is done or after ``wait_s`` seconds, whichever is earlier.
 

@@ -88,12 +88,7 @@ class CassandraCopies(Copies):
         clock_ms: Callable[[], int] = wall_clock_ms,
     ) -> CassandraCopies:
         """Connects, as ``CassandraStore.open`` does. Raises ``ShardMismatch``."""
-        connection = Connection(settings, name)
-        try:
-            await connection.open(wait_s)
-        except BaseException:
-            await connection.close()
-            raise
+        connection = await Connection.opened(settings, name, wait_s)
         return cls(settings, connection, clock_ms)
 
     def __repr__(self) -> str:

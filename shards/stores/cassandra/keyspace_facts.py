@@ -22,12 +22,7 @@ class CassandraFacts(Facts):
 
         ``name`` is how the log calls it. Raises ``ShardMismatch`` when the cluster is not as the settings say.
         """
-        connection = Connection(settings, name)
-        try:
-            await connection.open(wait_s)
-        except BaseException:
-            await connection.close()
-            raise
+        connection = await Connection.opened(settings, name, wait_s)
         return cls(connection)
 
     def __repr__(self) -> str:

@@ -71,12 +71,7 @@ class CassandraStore(Store):
 
         ``name`` is how the log calls the shard. Raises ``ShardMismatch`` when the cluster is not as the settings say.
         """
-        connection = Connection(settings, name)
-        try:
-            await connection.open(wait_s)
-        except BaseException:
-            await connection.close()
-            raise
+        connection = await Connection.opened(settings, name, wait_s)
         indexer = Indexer(connection, settings.lanes, clock_ms)
         if is_indexing:
             indexer.start()

@@ -12,10 +12,10 @@ from typing import Any, Final, TypeAlias
 
 import apsw
 
-from shards.contract import MARK_BYTES, PLACED_MAX, Copies, Invalid, Row, SlotSize, StoreError, Unavailable
+from shards.contract import MARK_BYTES, PLACED_MAX, Copies, Invalid, Row, SlotSize
 from shards.keys import Key
 from shards.stores.embedded import statements
-from shards.stores.embedded.errors import VALUE_ERRORS, data_dir_error, invalid, store_error
+from shards.stores.embedded.errors import FORESEEN, data_dir_error, job_error
 from shards.stores.embedded.files import Kind, open_file
 from shards.stores.embedded.threads import ConnectionThread, Job
 from shards.stores.embedded.turns import Turns
@@ -159,17 +159,8 @@ class EmbeddedCopies(Copies):
         for job in jobs:
             try:
                 job.answer = job.question(self._connection)
-            except StoreError as error:
-                job.error = error
-            except apsw.Error as error:
-                job.error = store_error(error, self._path)
-                job.error.__cause__ = error
-            except VALUE_ERRORS as error:
-                job.error = invalid(error, self._path)
-                job.error.__cause__ = error
-            except OSError as error:  # of the gate: nothing was written
-                job.error = Unavailable(f"{self._path.name}: no turn to write ({error})")
-                job.error.__cause__ = error
+            except FORESEEN as error:
+                job.error = job_error(error, self._path)
 
     def _let_go(self) -> None:
         self._connection.close()

@@ -79,6 +79,25 @@ def store_error(error: apsw.Error, path: Path) -> StoreError:
     return StoreError(f"{path.name}: {type(error).__name__} ({error})")
 
 
+FORESEEN: Final = (StoreError, apsw.Error, *VALUE_ERRORS, OSError)
+"""What a job of a writing connection may fail with; see ``job_error``."""
+
+
+def job_error(error: Exception, path: Path) -> StoreError:
+    """Returns what a job of a writing connection failed with, of one of ``FORESEEN``; the original is its cause."""
+    if isinstance(error, StoreError):
+        return error
+    told: StoreError
+    if isinstance(error, apsw.Error):
+        told = store_error(error, path)
+    elif isinstance(error, OSError):  # of the gate: nothing was written
+        told = Unavailable(f"{path.name}: no turn to write ({error})")
+    else:
+        told = invalid(error, path)
+    told.__cause__ = error
+    return told
+
+
 def data_dir_error(error: apsw.Error | OSError, path: Path) -> DataDirError:
     """Returns the operator's error for a file or directory that could not be prepared, opened or copied."""
     if isinstance(error, apsw.Error):

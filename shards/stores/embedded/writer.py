@@ -18,13 +18,12 @@ from shards.contract import (
     Invalid,
     Outcome,
     Row,
-    StoreError,
     Unavailable,
     Verdict,
 )
 from shards.keys import bucket_of
 from shards.stores.embedded import statements
-from shards.stores.embedded.errors import VALUE_ERRORS, data_dir_error, invalid, store_error
+from shards.stores.embedded.errors import FORESEEN, data_dir_error, job_error, store_error
 from shards.stores.embedded.files import Kind, open_file
 from shards.stores.embedded.threads import Job
 from shards.stores.embedded.turns import Turns
@@ -62,17 +61,8 @@ class Writer:
             try:
                 with self._turns:
                     job.answer = self._answer(job.question)
-            except StoreError as error:
-                job.error = error
-            except apsw.Error as error:
-                job.error = store_error(error, self._path)
-                job.error.__cause__ = error
-            except VALUE_ERRORS as error:
-                job.error = invalid(error, self._path)
-                job.error.__cause__ = error
-            except OSError as error:  # of the gate: nothing was written
-                job.error = Unavailable(f"{self._path.name}: no turn to write ({error})")
-                job.error.__cause__ = error
+            except FORESEEN as error:
+                job.error = job_error(error, self._path)
 
     def close(self) -> None:
         """Lets go of the file and the locks."""
