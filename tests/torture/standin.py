@@ -82,7 +82,7 @@ class Standin:
         name = (request.customer_id, request.request_id)
         payload = request.SerializeToString(deterministic=True)
         if self._strikes(Fault.REFUSED):
-            return grpc.StatusCode.RESOURCE_EXHAUSTED
+            return grpc.StatusCode.INVALID_ARGUMENT
         first, order = self._orders.get(name, (payload, None))
         if first != payload and not self._strikes(Fault.PAYLOAD_IGNORED):
             return grpc.StatusCode.ALREADY_EXISTS
