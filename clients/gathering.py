@@ -176,11 +176,14 @@ class Gatherer(Generic[RequestT, AnswerT]):
         """Takes the next group out of the lines, with what it is kin to; what was given up while it waited is dropped.
 
         The line whose kin has the fewest flights goes first, then who has waited longest. A line that is long enough
-        for a flight has one of its own; a short one goes together with others.
+        for a flight has one of its own, as long as there are flights for all kins; else it goes together with others.
         """
         flying = Counter(flight.kin for flight in self._flights)
         kins = sorted(self._lines, key=lambda kin: (flying[kin], self._lines[kin][0].number))
-        if len(self._lines[kins[0]]) >= self._limits.spread_min:
+        if (
+            len(self._lines[kins[0]]) >= self._limits.spread_min
+            and len(self._lines.keys() | flying.keys()) <= self._limits.flights_max
+        ):
             del kins[1:]
         group: list[Waiting[RequestT, AnswerT]] = []
         room = self._limits.bytes_max

@@ -62,16 +62,31 @@ async def test_a_lone_call_leaves_at_once_and_alone() -> None:
 
 async def test_kin_fly_together() -> None:
     """What is committed together leaves together, the kin with no flight first; short lines share one."""
-    airport = Airport(flights_max=1, spread_min=2)
-    first = airport.ask("a0", kin=0)
+    airport = Airport(flights_max=4, spread_min=2)
+    first = airport.ask("h0", "i0", "j0", "k0", "l0", "m0", "n0")
     await turns()
     others = [airport.ask(name, kin=int(name[1]))[0] for name in ("b0", "c0", "d1", "e2", "f1", "g3")]
     await turns()
-    for flight in range(4):
+    airport.land(3)
+    await turns()
+    assert airport.groups[4:] == [["d1", "f1"]]
+    airport.land(2)
+    await turns()
+    assert airport.groups[5:] == [["e2", "g3", "b0", "c0"]]
+    for flight in (0, 1, 4, 5):
         airport.land(flight)
-        await turns()
-    assert airport.groups == [["a0"], ["b0", "c0"], ["d1", "f1"], ["e2", "g3"]]
-    assert len(await asyncio.gather(*first, *others)) == 7
+    assert len(await asyncio.gather(*first, *others)) == 13
+
+
+async def test_more_kins_than_flights_fly_mixed() -> None:
+    """With fewer flights than kins each takes all sorts, or most kins would wait while some fly."""
+    airport = Airport(flights_max=2, spread_min=1)
+    calls = [airport.ask(name, kin=int(name[1]))[0] for name in ("a0", "b1", "c2", "d0", "e1", "f2")]
+    await turns()
+    assert sorted(map(len, airport.groups)) == [3, 3]
+    airport.land(0)
+    airport.land(1)
+    await asyncio.gather(*calls)
 
 
 async def test_no_kin_waits_for_ever() -> None:
