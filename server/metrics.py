@@ -62,6 +62,17 @@ QUEUE_ROWS: Final = Definition(
 BATCH_ROWS: Final = Definition(
     "crest_batch_rows", "histogram", ("shard",), "Rows of a commit: the more, the cheaper each.", _ROWS
 )
+ROWS_HANDED: Final = Definition(
+    "crest_rows_handed_total", "counter", (), "Rows handed to the workers that commit their lanes (`hand_over`)."
+)
+ROWS_TAKEN: Final = Definition("crest_rows_taken_total", "counter", (), "Rows that those workers took.")
+ROWS_TAKEN_BACK: Final = Definition(
+    "crest_rows_taken_back_total",
+    "counter",
+    ("reason",),
+    "Rows handed over and then committed by the worker that had them: the other one refused them (no connection to the "
+    "store, or it leaves), closed the connection, or was silent for half a second.",
+)
 STORE_CALL_SECONDS: Final = Definition(
     "crest_store_call_seconds",
     "histogram",
@@ -160,6 +171,9 @@ WORKER_CATALOG: Final = (
     CALLER_CALLS,
     QUEUE_ROWS,
     BATCH_ROWS,
+    ROWS_HANDED,
+    ROWS_TAKEN,
+    ROWS_TAKEN_BACK,
     STORE_CALL_SECONDS,
     STORE_ERRORS,
     CACHE_CALL_SECONDS,
@@ -239,6 +253,9 @@ class Metrics:
         self._caller_calls = _counter(CALLER_CALLS, registry)
         self._queue_rows = _gauge(QUEUE_ROWS, registry)
         self._batch_rows = _histogram(BATCH_ROWS, registry)
+        self._rows_handed = _counter(ROWS_HANDED, registry)
+        self._rows_taken = _counter(ROWS_TAKEN, registry)
+        self._rows_taken_back = _counter(ROWS_TAKEN_BACK, registry)
         self._store_call_seconds = _histogram(STORE_CALL_SECONDS, registry)
         self._store_errors = _counter(STORE_ERRORS, registry)
         self._cache_call_seconds = _histogram(CACHE_CALL_SECONDS, registry)
@@ -263,6 +280,7 @@ class Metrics:
         self._by_cache_call: dict[str, _Tally] = {}
         self._by_caller: dict[str, int] = {}  # with all callers there ever were, since they are bounded
         self._by_event: dict[str, int] = {}
+        self._handed = self._taken = 0
         # gauges
         self._in_flight: dict[str, int] = {}
         self._queued: dict[int, int] = {}
@@ -321,6 +339,18 @@ class Metrics:
     def queue_rows(self, shard: int, rows: int) -> None:
         """The shard's lanes now hold so many rows."""
         self._queued[shard] = rows
+
+    def rows_handed(self, count: int) -> None:
+        """So many rows were handed over."""
+        self._handed += count
+
+    def rows_taken(self, count: int) -> None:
+        """So many rows of other workers were taken."""
+        self._taken += count
+
+    def rows_taken_back(self, reason: str, count: int) -> None:
+        """So many rows handed over are committed here."""
+        self._rows_taken_back.labels(reason).inc(count)
 
     def cache_call(self, operation: str, seconds: float) -> None:
         """One cache call ended."""
@@ -384,6 +414,9 @@ class Metrics:
         for event, count in self._by_event.items():
             self._cache_events.labels(event).inc(count)
         self._by_event.clear()
+        self._rows_handed.inc(self._handed)
+        self._rows_taken.inc(self._taken)
+        self._handed = self._taken = 0
         for method, calls in self._in_flight.items():
             self._calls_in_flight.labels(method).set(calls)
         for shard, rows in self._queued.items():

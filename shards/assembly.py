@@ -16,6 +16,7 @@ from shards.caches.redis_cluster import CLOCKS_DIFFER_S, Access, RedisClusterCac
 from shards.contract import Cache, Observer, Row, SharedRates, Store, StoreError, Unavailable
 from shards.facts import Facts
 from shards.following import Follower, OpenShard
+from shards.handing.handing import Handing
 from shards.lanes import Lanes
 from shards.places import Places, Shard
 from shards.routing import Router
@@ -129,8 +130,11 @@ def iterate_rows(settings: StorageSettings) -> Iterator[Row]:
     return embedded.iterate_rows(settings.data_dir)
 
 
-async def open_router(settings: StorageSettings, observer: Observer) -> Router:
+async def open_router(settings: StorageSettings, observer: Observer, handing: Handing | None = None) -> Router:
     """Opens every shard for this event loop; ``Router.close`` closes them.
+
+    ``handing``: what rows go through whose lanes other workers commit; the caller closes it, after the router. None
+    where this worker commits all by itself.
 
     Shards that are away are opened all the same. From then on the topology is followed: shards that it gains and loses
     are opened and closed. Raises ``TopologyAway``, and ``StoreError`` for what waiting does not mend.
@@ -145,15 +149,26 @@ async def open_router(settings: StorageSettings, observer: Observer) -> Router:
         cache = await _open_cache(settings, observer)
         opening.push_async_callback(cache.close)
         places = Places(topology, {}, observer, {})
-        follower = Follower(topologies, places, _Opener(stores, cache, settings, observer), observer)
+        follower = Follower(topologies, places, _Opener(stores, cache, settings, observer, handing), observer)
         opening.push_async_callback(follower.close)
         await follower.start(lease_wait_s=_CONNECT_WAIT_S)
+        if handing is not None:
+            await handing.listen(places)
         return Router(places, observer, opening.pop_all())
     raise AssertionError  # an exit stack of closers swallows nothing
 
 
-def shard_over(store: Store, shard: int, cache: Cache, settings: StorageSettings, observer: Observer) -> Shard:
-    """Returns what the router needs of one shard, around its bare store."""
+def shard_over(
+    store: Store,
+    shard: int,
+    cache: Cache,
+    settings: StorageSettings,
+    observer: Observer,
+    handing: Handing | None = None,
+    *,
+    lanes: int = 1,
+) -> Shard:
+    """Returns what the router needs of one shard, around its bare store of so many lanes."""
     observed = ObservedStore(store, shard=shard, observer=observer)
     remembered_s = settings.cache_ttl_s + CLOCKS_DIFFER_S
     cached = CachedStore(
@@ -163,9 +178,10 @@ def shard_over(store: Store, shard: int, cache: Cache, settings: StorageSettings
         remembered_s=remembered_s,
         joined_s=settings.cache_ttl_s,
     )
+    # through the cache, so that what is written can be read from it
+    own = Lanes(cached, shard=shard, queue_rows_max=settings.queue_rows_max, observer=observer)
     return Shard(
-        # through the cache, so that what is written can be read from it
-        lanes=Lanes(cached, shard=shard, queue_rows_max=settings.queue_rows_max, observer=observer),
+        lanes=own if handing is None else handing.around(shard, own, cached, lanes=lanes),
         # the bound is for callers; lanes that settle must not be refused by it
         store=BoundedStore(cached, reads_max=settings.reads_max),
         seals=Seals(observed),
@@ -180,8 +196,8 @@ class _Stores(Protocol):
     def first_topology(self) -> Topology:
         """Returns the topology of a new installation; of several workers that make one the first decides."""
 
-    async def open(self, shard: int) -> tuple[Store, Facts]:
-        """Opens a shard, and the facts beside it, which are closed with it. Raises ``StoreError``."""
+    async def open(self, shard: int) -> tuple[Store, Facts, int]:
+        """Opens a shard, of so many lanes, and the facts beside it, which are closed with it. Raises ``StoreError``."""
 
 
 class _EmbeddedStores:
@@ -195,9 +211,9 @@ class _EmbeddedStores:
     def first_topology(self) -> Topology:
         return Topology.initial(self._settings.shards)
 
-    async def open(self, shard: int) -> tuple[Store, Facts]:
+    async def open(self, shard: int) -> tuple[Store, Facts, int]:
         store = await EmbeddedStore.open(datadir.shard_path(self._settings.data_dir, shard))
-        return store, self._control.of_shard(shard)
+        return store, self._control.of_shard(shard), 1
 
 
 class _FileStores:
@@ -221,25 +237,33 @@ class _FileStores:
             raise StorageRefused(f"the first topology needs shards 0 to {count - 1} in the topology file")
         return Topology.initial(count)
 
-    async def open(self, shard: int) -> tuple[Store, Facts]:
+    async def open(self, shard: int) -> tuple[Store, Facts, int]:
         if shard not in self._file.ids:
             self._file = await asyncio.to_thread(load_file, Path(self._settings.topology_file))
         if shard in self._file.shards:
             cluster = self._file.shards[shard]
             store = await CassandraStore.open(cluster, name=f"shard {shard}", wait_s=_CONNECT_WAIT_S)
-            return store, store.facts
+            return store, store.facts, cluster.lanes
         if self._file.embedded is None or shard not in self._file.embedded.shards:
             raise StorageRefused(f"the topology file does not name shard {shard} of the topology")
         if self._control is None:
             raise StorageRefused("the topology file names a data directory since this server was started: restart it")
         file = await EmbeddedStore.open(datadir.shard_path(self._file.embedded.data_dir, shard))
-        return file, self._control.of_shard(shard)
+        return file, self._control.of_shard(shard), 1
 
 
 class _Opener:
     """Opens shards with everything around their stores."""
 
-    def __init__(self, stores: _Stores, cache: Cache, settings: StorageSettings, observer: Observer) -> None:
+    def __init__(
+        self,
+        stores: _Stores,
+        cache: Cache,
+        settings: StorageSettings,
+        observer: Observer,
+        handing: Handing | None,
+    ) -> None:
+        self._handing = handing
         self._stores = stores
         self._cache = cache
         self._settings = settings
@@ -247,8 +271,9 @@ class _Opener:
 
     async def open(self, shard: int) -> OpenShard:
         """See ``shards.following.Opener``."""
-        store, facts = await self._stores.open(shard)
-        return OpenShard(shard_over(store, shard, self._cache, self._settings, self._observer), facts, store.close)
+        store, facts, lanes = await self._stores.open(shard)
+        around = shard_over(store, shard, self._cache, self._settings, self._observer, self._handing, lanes=lanes)
+        return OpenShard(around, facts, store.close)
 
 
 async def _open_stores(settings: StorageSettings, opening: AsyncExitStack) -> _Stores:
