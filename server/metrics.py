@@ -70,8 +70,7 @@ ROWS_TAKEN_BACK: Final = Definition(
     "crest_rows_taken_back_total",
     "counter",
     ("reason",),
-    "Rows handed over and then committed by the worker that had them: the other one refused them (no connection to the "
-    "store, or it leaves), closed the connection, or was silent for half a second.",
+    "Rows handed over and committed at home after all: refused there, or it closed, or was silent for half a second.",
 )
 STORE_CALL_SECONDS: Final = Definition(
     "crest_store_call_seconds",
