@@ -27,6 +27,7 @@ _NEW_MS: Final = 4_102_444_800_000  # the year 2100: no bucket of it is due
 _OLD_MS: Final = 1_000_000_000_000  # 2001: every bucket of it is
 _DRAIN_S_MAX: Final = 30.0
 _VERSIONS_MAX: Final = 5
+_TROUBLE_S: Final = 60.0
 _LOOKS_MAX: Final = 12
 
 
@@ -251,7 +252,8 @@ class World:
 
 async def _freeze(chance: random.Random, running: asyncio.Event) -> None:
     """Lets a worker neither hear nor send to the others, for moments shorter and longer than they wait for it."""
-    while True:
+    until_s = time.monotonic() + _TROUBLE_S  # not for ever: whatever waits for nothing is then seen to
+    while time.monotonic() < until_s:
         await asyncio.sleep(chance.uniform(0, 4))  # sleep: simulated
         running.clear()
         await asyncio.sleep(chance.choice([0.05, 0.3, 2]))  # sleep: simulated
@@ -260,7 +262,8 @@ async def _freeze(chance: random.Random, running: asyncio.Event) -> None:
 
 async def _differ(chance: random.Random, handing: Handing, workers: int) -> None:
     """Lets a worker take others than serve for those that do."""
-    while True:
+    until_s = time.monotonic() + _TROUBLE_S
+    while time.monotonic() < until_s:
         await asyncio.sleep(chance.uniform(0, 2))  # sleep: simulated
         handing.know(number for number in range(workers) if chance.random() < 0.8)
 
