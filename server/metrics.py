@@ -22,6 +22,7 @@ from prometheus_client.mmap_dict import MmapedDict
 from server.admission.gate import Standing
 
 _CALL_S: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+_WAIT_S: Final = (0.001, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0)
 _ROWS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
 
 CALLERS_MAX: Final = 64
@@ -93,7 +94,7 @@ SLOT_WAIT_SECONDS: Final = Definition(
     "histogram",
     (),
     "How long operations waited for a slot that was being moved, or for a lease that had run out.",
-    _CALL_S,
+    _WAIT_S,
 )
 SLOT_WAITERS: Final = Definition("crest_slot_waiters", "gauge", (), "Operations that wait so now.")
 RERUNS: Final = Definition(
