@@ -100,9 +100,9 @@ class Live(NamedTuple):
                 f"{phase.name}: {moves} of 4,096 slots in {phase.ended_s - phase.began_s:.0f} s, shard sizes "
                 f"{phase.end.get('sizes')}; {phase.pauses} pauses, {phase.pause_ms_p99:.0f} ms (p99), "
                 f"{phase.pause_ms_max:.0f} ms at most, spent on {_told(phase.pause_steps_ms)}; "
-                f"{phase.waits.operations} operations waited for a slot, 99 of 100 at most {phase.waits.p99_ms:g} ms, none longer than "
-                f"{phase.waits.max_ms:g} ms; calls meanwhile: p99 {quantile(calls, 0.99):.0f} ms, slowest "
-                f"{slowest_ms:.0f} ms, {sum(bool(call.error) for call in calls)} errors; "
+                f"{phase.waits.operations} operations waited for a slot, 99 of 100 at most {phase.waits.p99_ms:g} ms, "
+                f"none longer than {phase.waits.max_ms:g} ms; calls meanwhile: p99 {quantile(calls, 0.99):.0f} ms, "
+                f"slowest {slowest_ms:.0f} ms, {sum(bool(call.error) for call in calls)} errors; "
                 f"verify: {phase.end.get('verified', 0):,} orders, {phase.end.get('wrong')} wrong"
             )
         if errors := self.errors():
