@@ -27,7 +27,7 @@ WORKERS: Final = 2
 KEYSPACE: Final = "crest_moves"
 _METRICS: Final = 90
 _BOOT_S: Final = 60.0
-_MOVE_S: Final = 90.0
+_MOVE_S: Final = 150.0
 _AT_ONCE: Final = 48
 _WARM_S: Final = 10.0
 """For so long the same calls are made before their capacity is measured: a cold store takes a tenth of them."""

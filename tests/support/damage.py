@@ -48,7 +48,12 @@ async def _copies(fleet: Fleet) -> AsyncIterator[tuple[Copies, Row]]:
 
 
 async def _damage(copies: Copies, row: Row) -> None:
-    await _write(copies, row, row.body[:-1] + bytes([row.body[-1] ^ 1]))
+    await _write(copies, row, flipped_byte(row).body)
+
+
+def flipped_byte(row: Row) -> Row:
+    """Returns a row in whose body one byte is another."""
+    return row._replace(body=row.body[:-1] + bytes([row.body[-1] ^ 1]))
 
 
 async def _write(copies: Copies, row: Row, body: bytes) -> None:
