@@ -1,12 +1,12 @@
-"""How many slots are paused together: a closed loop on how long their pauses last. Pure."""
+"""What a pause of slots is spent on, and how many are paused together: a closed loop. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-AIM_S: Final = 0.06
-"""How long a pause is meant to last; callers of its slots wait so long at most."""
+AIM_S: Final = 0.03
+"""How long the part of a pause is meant to last that grows with the slots: copying and comparing their rest."""
 
 TOGETHER_MAX: Final = 16
 """Most slots of one source that are paused at once."""
@@ -49,8 +49,8 @@ def mean_steps_ms(pauses: Sequence[Pause]) -> dict[str, float]:
 class Together:
     """How many slots of one source are paused at once.
 
-    Additive increase, multiplicative decrease: what a pause takes is mostly the same for one slot as for many, until
-    the rest of them that is to be copied, or the machine, makes it longer.
+    Additive increase, multiplicative decrease, on the one part of a pause that grows with their number. All else in it
+    takes as long for one slot as for many; fewer slots would only mean more pauses.
     """
 
     def __init__(self, most: int, aim_s: float = AIM_S) -> None:
@@ -69,7 +69,7 @@ class Together:
 
     def took(self, pause: Pause) -> None:
         """Takes in how long a pause lasted."""
-        if pause.took_s > self._aim_s:
+        if pause.copied_s > self._aim_s:
             self._slots = max(1, int(self._slots * _CUT))
         elif pause.slots >= self._slots:
             self._slots = min(self._most, self._slots + 1)
