@@ -10,7 +10,6 @@ from bench.moving.live import Live, move_there_and_back, quantile
 from bench.parts import Chart, Context, Event, Outcome, Row, Series, Side
 from bench.summary import Range
 
-
 PAUSE_P99_MS: Final = 100.0
 PAUSE_MAX_MS: Final = 1_000.0
 """How long an order may wait because its slot moves: 99 of 100, and all."""
