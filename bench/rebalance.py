@@ -35,7 +35,7 @@ class RebalancePart:
                 *_rows("embedded to embedded", embedded),
                 *_rows("Cassandra to Cassandra", cassandra),
                 _goodput(live),
-                *_waits(live),
+                *_pauses(live),
             ],
             charts=_charts(live),
             data={"embedded": embedded._asdict(), "cassandra": cassandra._asdict(), "live": live.to_data()},
@@ -70,10 +70,10 @@ def _goodput(live: Live) -> Row:
     )
 
 
-def _waits(live: Live) -> list[Row]:
-    """What an order feels whose slot moves; bounds, of a histogram."""
-    p99_ms = max((phase.waits.p99_ms for phase in live.phases), default=0.0)
-    max_ms = max((phase.waits.max_ms for phase in live.phases), default=0.0)
+def _pauses(live: Live) -> list[Row]:
+    """The longest that an order waits because its slot moves; bounds, of a histogram."""
+    p99_ms = max((phase.paused.p99_ms for phase in live.phases), default=0.0)
+    max_ms = max((phase.paused.max_ms for phase in live.phases), default=0.0)
 
     def one(work: str, ms: float, most_ms: float) -> Row:
         side = Side("at most", _one(ms))
@@ -82,8 +82,8 @@ def _waits(live: Live) -> list[Row]:
         )
 
     return [
-        one("operations that waited for a slot, 99 of 100", p99_ms, PAUSE_P99_MS),
-        one("operations that waited for a slot, the longest", max_ms, PAUSE_MAX_MS),
+        one("a slot that moves is not served for, 99 of 100", p99_ms, PAUSE_P99_MS),
+        one("a slot that moves is not served for, the longest", max_ms, PAUSE_MAX_MS),
     ]
 
 

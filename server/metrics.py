@@ -103,6 +103,13 @@ RERUNS: Final = Definition(
     ("operation",),
     "Operations (write, read, list) that ran once more because their slot was paused or moved meanwhile.",
 )
+SLOT_PAUSE_SECONDS: Final = Definition(
+    "crest_slot_pause_seconds",
+    "histogram",
+    (),
+    "How long each slot that was moved was not served by a worker: no order of it waited longer there.",
+    _WAIT_S,
+)
 SLOTS_PAUSED: Final = Definition(
     "crest_slots_paused", "gauge", ("worker", "shard"), "Slots of a shard that the worker does not serve for a moment."
 )
@@ -248,6 +255,7 @@ class Metrics:
         self._slot_waiters = _gauge(SLOT_WAITERS, registry)
         self._reruns = _counter(RERUNS, registry)
         self._slots_paused = _gauge(SLOTS_PAUSED, registry)
+        self._slot_pause_seconds = _histogram(SLOT_PAUSE_SECONDS, registry)
         self._lease_age_seconds = _gauge(LEASE_AGE_SECONDS, registry)
         self._leases_lost = _counter(LEASES_LOST, registry)
         self._worker = worker
@@ -350,6 +358,10 @@ class Metrics:
     def slots_paused(self, shard: int, count: int) -> None:
         """So many slots of a shard are paused here."""
         self._slots_paused.labels(self._worker, shard).set(count)
+
+    def slot_paused(self, seconds: float) -> None:
+        """A slot was paused for so long."""
+        self._slot_pause_seconds.observe(seconds)
 
     def lease_age(self, shard: int, seconds: float) -> None:
         """So old is the lease on a shard."""

@@ -114,6 +114,7 @@ class Places:
         self._shards = dict(shards)
         self._holds = {shard: Hold(float("inf")) for shard in shards} if holds is None else dict(holds)
         self._paused: dict[int, frozenset[int]] = {}
+        self._paused_since: dict[int, float] = {}  # by slot
         self._waiters = 0
         self.topology = topology
         self.slots = [self._place(slot) for slot in range(SLOTS)]
@@ -160,8 +161,10 @@ class Places:
         ]
         if not closing:
             return
-        for _, place in closing:
+        now_s = time.monotonic()
+        for slot, place in closing:
             place.is_paused = True
+            self._paused_since[slot] = now_s
         await _finish([place for _, place in closing])
         for slot, place in closing:
             if self.slots[slot] is place:  # else the topology has taken it elsewhere meanwhile
@@ -246,8 +249,10 @@ class Places:
 
     def _replace(self, slot: int) -> None:
         before = self.slots[slot]
-        self.slots[slot] = self._place(slot)
+        self.slots[slot] = place = self._place(slot)
         before.passes()
+        if not place.is_paused and (since_s := self._paused_since.pop(slot, None)) is not None:
+            self._observer.slot_paused(time.monotonic() - since_s)
 
 
 async def _finish(places: list[Place]) -> None:

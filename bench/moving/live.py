@@ -37,9 +37,9 @@ _CDNOW: Final = ROOT / "tests" / "data" / "cdnow_sample.txt"
 
 
 class Waits(NamedTuple):
-    """How long operations waited at the gates of slots, as the workers count it: in steps, so these are bounds."""
+    """How long something lasted, as the workers count it: in steps, so these are bounds."""
 
-    operations: int
+    number: int
     p99_ms: float
     max_ms: float
 
@@ -60,7 +60,10 @@ class Phase(NamedTuple):
     pause_ms_p99: float
     pause_ms_max: float
     pause_steps_ms: dict[str, float]
+    paused: Waits
+    """How long slots were not served, each in each worker."""
     waits: Waits
+    """How long operations waited for slots, those at their gates."""
 
 
 class Live(NamedTuple):
@@ -100,7 +103,9 @@ class Live(NamedTuple):
                 f"{phase.name}: {moves} of 4,096 slots in {phase.ended_s - phase.began_s:.0f} s, shard sizes "
                 f"{phase.end.get('sizes')}; {phase.pauses} pauses, {phase.pause_ms_p99:.0f} ms (p99), "
                 f"{phase.pause_ms_max:.0f} ms at most, spent on {_told(phase.pause_steps_ms)}; "
-                f"{phase.waits.operations} operations waited for a slot, 99 of 100 at most {phase.waits.p99_ms:g} ms, "
+                f"99 of 100 slots not served for {phase.paused.p99_ms:g} ms at most, none for longer than "
+                f"{phase.paused.max_ms:g} ms; {phase.waits.number} operations waited, 99 of 100 at most "
+                f"{phase.waits.p99_ms:g} ms, "
                 f"none longer than {phase.waits.max_ms:g} ms; calls meanwhile: p99 {quantile(calls, 0.99):.0f} ms, "
                 f"slowest {slowest_ms:.0f} ms, {sum(bool(call.error) for call in calls)} errors; "
                 f"verify: {phase.end.get('verified', 0):,} orders, {phase.end.get('wrong')} wrong"
@@ -201,31 +206,35 @@ async def _move(context: Context, file: Path, name: str, what: str, began: float
         pause_ms_p99=last["pause_ms_p99"],
         pause_ms_max=last["pause_ms_max"],
         pause_steps_ms=last["pause_steps_ms"],
-        waits=waits({bound: count - before.get(bound, 0.0) for bound, count in after.items()}),
+        paused=waits(after["crest_slot_pause_seconds"], before.get("crest_slot_pause_seconds", {})),
+        waits=waits(after["crest_slot_wait_seconds"], before.get("crest_slot_wait_seconds", {})),
     )
 
 
-def waits(counts: Mapping[float, float]) -> Waits:
-    """Returns what a histogram says whose counts, by upper bound in seconds, are cumulative."""
-    bounds = sorted(counts)
-    total = counts[bounds[-1]] if bounds else 0.0
+def waits(after: Mapping[float, float], before: Mapping[float, float]) -> Waits:
+    """Returns what was counted between two looks at a histogram: cumulative counts by upper bound in seconds."""
+    counts = {bound: count - before.get(bound, 0.0) for bound, count in sorted(after.items())}
+    total = max(counts.values(), default=0.0)
 
     def bound_ms(share: float) -> float:
-        return next((bound for bound in bounds if counts[bound] >= total * share), 0.0) * 1_000
+        return next((bound for bound, count in counts.items() if count >= total * share), 0.0) * 1_000
 
     return Waits(round(total), bound_ms(0.99) if total else 0.0, bound_ms(1.0) if total else 0.0)
 
 
-def _counts(context: Context) -> dict[float, float]:
+def _counts(context: Context) -> dict[str, dict[float, float]]:
+    """Returns the counts of each histogram of slots, those of all workers together."""
     with urlopen(f"http://{context.host}:{context.port + _METRICS}/metrics", timeout=10) as answer:
         text = answer.read().decode()
-    counts: dict[float, float] = {}
+    counts: dict[str, dict[float, float]] = {}
     for family in text_string_to_metric_families(text):
-        if family.name == "crest_slot_wait_seconds":
-            for sample in family.samples:
-                if sample.name.endswith("_bucket"):
-                    bound = float(sample.labels["le"])
-                    counts[bound] = counts.get(bound, 0.0) + sample.value
+        if not family.name.startswith("crest_slot_"):
+            continue
+        for sample in family.samples:
+            if sample.name.endswith("_bucket"):
+                by_bound = counts.setdefault(family.name, {})
+                bound = float(sample.labels["le"])
+                by_bound[bound] = by_bound.get(bound, 0.0) + sample.value
     return counts
 
 

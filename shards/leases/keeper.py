@@ -140,8 +140,8 @@ class Keeper:
         await self._held.wait()
 
     def epoch_changed(self) -> None:
-        """Lets the lease tell the new epoch soon, where movers wait for it."""
-        if self._states is not None and self._states.is_active:
+        """Lets the lease tell the new epoch soon, where movers wait for it: where slots are paused."""
+        if self._states is not None and self._states.paused:
             self._renew.set()
 
     async def leave(self) -> None:
