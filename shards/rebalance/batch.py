@@ -129,9 +129,13 @@ class Batch:
             await self._copy(self._slots(some))
             await self._each(lambda copying: copying.verify(is_hurried=True))
             await self._home.record()  # what operators said until now is known to ``is_wanted``
-            if not is_wanted():
-                return
-            await self._under_pause(some)
+            async with self._home.pausing():
+                if not is_wanted():
+                    return
+                topology = await self._under_pause(some)
+            if topology is not None:
+                await self._gates.unpause(self._slots(some), epoch_min=topology.epoch)
+                self.state = "moved"
 
     def _begin(self, moves: Sequence[Move]) -> list[Copying]:
         by_target: dict[int, list[Move]] = {}
@@ -155,8 +159,11 @@ class Batch:
         if placed > _LARGE_ROWS:
             raise StoreError(f"the slots are written to faster than they are copied: {placed} rows in a round")
 
-    async def _under_pause(self, moves: Sequence[Move]) -> None:
-        """Moves slots whose copies are nearly complete. Callers wait: what can be done before or after is not here."""
+    async def _under_pause(self, moves: Sequence[Move]) -> Topology | None:
+        """Moves slots whose copies are nearly complete. Callers wait: what can be done before or after is not here.
+
+        Returns the topology that every worker acts under by then; None where no slot was moved, and all are open again.
+        """
         paused = self._slots(moves)
         times = [time.monotonic()]
         self.state = "pausing"
@@ -178,7 +185,7 @@ class Batch:
         times.append(time.monotonic())
         if not going:
             await self._gates.unpause(paused)
-            return
+            return None
         self.state = "flipping"
         topology = await self._home.change("flip", lambda topology: flipped(topology, going, self._gen), is_own=True)
         times.append(time.monotonic())
@@ -188,8 +195,7 @@ class Batch:
         times.append(time.monotonic())
         self._pauses.append(Pause(len(moves), *(after - before for before, after in pairwise(times))))
         self._gates.together.took(self._pauses[-1])
-        await self._gates.unpause(paused, epoch_min=topology.epoch)
-        self.state = "moved"
+        return topology
 
     async def _copy_rest(self, slots: frozenset[int]) -> None:
         await self._each(lambda copying: copying.round(slots, is_hurried=True))

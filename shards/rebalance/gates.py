@@ -17,7 +17,7 @@ from shards.rebalance.throttle import Felt
 RETRY_S: Final = 0.1
 """Pause before a fact is changed again whose store failed."""
 
-_LOOK_S: Final = 0.01  # between two looks while callers wait
+_LOOK_S: Final = 0.005  # between two looks while callers wait
 _IDLE_LOOK_S: Final = 0.5
 _LATELY_S: Final = 2.0  # a worker that has not renewed for so long may be frozen: nothing is paused meanwhile
 

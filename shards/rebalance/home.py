@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from shards.contract import Corrupt, StoreError
@@ -24,6 +25,7 @@ from shards.topology import Topology
 from shards.topology_store import TopologyStore
 
 _RETRY_S: Final = 0.1
+_TURN_S: Final = 1.0  # a pause that lasts longer has met something that is frozen or away
 
 
 class Book:
@@ -86,6 +88,7 @@ class Home:
         self._at: Final = at
         self._one_at_a_time: Final = asyncio.Lock()
         self._made: Topology | None = None  # the present topology, if this attempt made it
+        self._pausing: Final = asyncio.Lock()
         self.seen: RebalanceRecord | None = None
         """The record as this attempt saw it last."""
 
@@ -132,6 +135,22 @@ class Home:
                         return changed or topology
                 except StoreError:
                     await asyncio.sleep(_RETRY_S)
+
+    @asynccontextmanager
+    async def pausing(self) -> AsyncIterator[None]:
+        """Lets the slots of one source be paused at a time: two pauses at once would make each other longer.
+
+        Who has waited for long goes on: a source whose store is away does not hold up the others.
+        """
+        has_turn = False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_TURN_S):
+                has_turn = await self._pausing.acquire()
+        try:
+            yield
+        finally:
+            if has_turn:
+                self._pausing.release()
 
     async def note(self, step: str, edit: Callable[[RebalanceRecord], RebalanceRecord | None]) -> RebalanceRecord:
         """Changes the record by ``edit``, which may be asked again; None: nothing is to be changed any more."""
