@@ -195,7 +195,8 @@ RULES: Final[Mapping[Reason, Rule]] = {
     Reason.REBALANCE_REFUSED: Rule(
         grpc.StatusCode.FAILED_PRECONDITION,
         "Of `topology.v1.RebalanceService`: the step is not legal now.",
-        "The message names the steps that are.",
+        "Take one of `legal_commands`, which are words of `python -m shards.rebalance`.",
+        ("legal_commands",),
         retry="later",
     ),
 }

@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from typing import Final, TypeVar
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Iterator
+from contextlib import aclosing, contextmanager
+from typing import Any, Final, TypeVar
 
 from protos.topology.v1 import rebalance_pb2 as pb
 from server.app.failures import read_failure_of
 from server.domain.errors import OrderError, Reason, Violation
+from server.rpc import rebalance_messages as messages
 from server.rpc.call import Call
 from server.rpc.pipeline import Pipeline, Service
 from shards.contract import SlotSize, StoreError
-from shards.keys import SLOTS
-from shards.rebalance import commands, doctor
-from shards.rebalance.commands import Situation, Wanted
-from shards.rebalance.fleet import Fleet
-from shards.rebalance.plan import Plan, PlanRefused
-from shards.rebalance.record import Command, Entry, Finished, IllegalStep, Kind, Options, State
+from shards.rebalance import cleanup, commands, doctor, verify
+from shards.rebalance.commands import Situation
+from shards.rebalance.fleet import Deposed, Fleet
+from shards.rebalance.plan import PlanRefused
+from shards.rebalance.record import Command, IllegalStep, Options, OptionsRefused
+from shards.rebalance.verify import Report
 
 NAME: Final = pb.DESCRIPTOR.services_by_name["RebalanceService"].full_name
 
-_KINDS: Final = {
-    pb.REBALANCE_KIND_ADD: Kind.ADD,
-    pb.REBALANCE_KIND_DRAIN: Kind.DRAIN,
-    pb.REBALANCE_KIND_REWEIGHT: Kind.REWEIGHT,
-    pb.REBALANCE_KIND_SPLIT: Kind.SPLIT,
-    pb.REBALANCE_KIND_REVERSE: Kind.REVERSE,
-}
-_KINDS_BACK: Final = {kind: value for value, kind in _KINDS.items()}
-_STATES: Final = {
-    State.RUNNING: pb.REBALANCE_STATE_RUNNING,
-    State.PAUSED: pb.REBALANCE_STATE_PAUSED,
-    State.CANCELLING: pb.REBALANCE_STATE_CANCELLING,
-    State.CANCELLED: pb.REBALANCE_STATE_CANCELLED,
-    State.DONE: pb.REBALANCE_STATE_DONE,
-}
-_OPTIONS: Final = ("keep_p99_ms", "keep_error_rate", "slots_at_once", "rows_per_s_max", "soak_s")
+SEARCHES_MAX: Final = 2
+"""Calls under way in one worker that look through whole shards: orders come first."""
+
+_TELL_S: Final = 0.5
+"""Between two tellings of a stream."""
 
 _T = TypeVar("_T")
 
@@ -45,157 +38,236 @@ class RebalanceServicer:
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
+        self._searches = 0
+
+    def __repr__(self) -> str:
+        return f"RebalanceServicer({self._fleet!r}, searches={self._searches})"
 
     def service(self, pipeline: Pipeline) -> Service:
         """Returns the service with all its handlers."""
-        unary = pipeline.unary
-        return Service(
-            NAME,
-            {
-                "PlanRebalance": unary(f"{NAME}/PlanRebalance", pb.PlanRebalanceRequest, self.plan),
-                "StartRebalance": unary(f"{NAME}/StartRebalance", pb.StartRebalanceRequest, self.start),
-                "GetRebalance": unary(f"{NAME}/GetRebalance", pb.GetRebalanceRequest, self.get),
-                "PauseRebalance": unary(f"{NAME}/PauseRebalance", pb.PauseRebalanceRequest, self.pause),
-                "ResumeRebalance": unary(f"{NAME}/ResumeRebalance", pb.ResumeRebalanceRequest, self.resume),
-                "CancelRebalance": unary(f"{NAME}/CancelRebalance", pb.CancelRebalanceRequest, self.cancel),
-                "ListRebalances": unary(f"{NAME}/ListRebalances", pb.ListRebalancesRequest, self.list),
-                "DiagnoseRebalance": unary(f"{NAME}/DiagnoseRebalance", pb.DiagnoseRebalanceRequest, self.diagnose),
-            },
-        )
+        unary: dict[str, tuple[Any, Any]] = {
+            "PlanRebalance": (pb.PlanRebalanceRequest, self.plan),
+            "StartRebalance": (pb.StartRebalanceRequest, self.start),
+            "GetRebalance": (pb.GetRebalanceRequest, self.get),
+            "PauseRebalance": (pb.PauseRebalanceRequest, self.pause),
+            "ResumeRebalance": (pb.ResumeRebalanceRequest, self.resume),
+            "CancelRebalance": (pb.CancelRebalanceRequest, self.cancel),
+            "ListRebalances": (pb.ListRebalancesRequest, self.list),
+            "DiagnoseRebalance": (pb.DiagnoseRebalanceRequest, self.diagnose),
+            "MendRebalance": (pb.MendRebalanceRequest, self.mend),
+        }
+        streams: dict[str, tuple[Any, Any]] = {
+            "WatchRebalance": (pb.WatchRebalanceRequest, self.watch),
+            "VerifyRebalance": (pb.VerifyRebalanceRequest, self.verify),
+            "CleanUpRebalance": (pb.CleanUpRebalanceRequest, self.clean_up),
+        }
+        handlers = {name: pipeline.unary(f"{NAME}/{name}", *of) for name, of in unary.items()}
+        handlers |= {name: pipeline.stream(f"{NAME}/{name}", *of) for name, of in streams.items()}
+        return Service(NAME, handlers)
 
-    async def plan(self, request: pb.PlanRebalanceRequest, _call: Call) -> pb.PlanRebalanceResponse:
+    async def plan(self, request: pb.PlanRebalanceRequest, call: Call) -> pb.PlanRebalanceResponse:
         """Answers a plan."""
-        sizes: dict[int, SlotSize] | None = {} if request.skip_sizes else None
-        _, made = await _told(commands.survey(self._fleet, _wanted(request.goal), Options(), sizes))
-        return pb.PlanRebalanceResponse(plan=_plan(made))
+        _, made = await self._survey(request.goal, Options(), call, skips_sizes=request.skip_sizes)
+        return pb.PlanRebalanceResponse(plan=messages.plan(made))
 
     async def start(self, request: pb.StartRebalanceRequest, call: Call) -> pb.StartRebalanceResponse:
-        """Records a rebalance."""
-        options = _options(Options(), request.options)
-        topology, made = await _told(commands.survey(self._fleet, _wanted(request.goal), options, {}))
-        record = await _told(
-            commands.begin(self._fleet, topology, made, options, call.caller_id, is_dry=request.validate_only)
+        """Plans and records a rebalance."""
+        options = messages.options(Options(), request.options)
+        with _translated():
+            commands.check_options(options)
+        topology, made = await self._survey(request.goal, options, call, skips_sizes=request.skip_sizes)
+        beginning = commands.begin(
+            self._fleet,
+            topology,
+            made,
+            options,
+            call.caller_id,
+            may_wait=request.may_wait,
+            is_dry=request.validate_only,
         )
-        return pb.StartRebalanceResponse(rebalance=_rebalance(Situation(topology, record, None, None)))
+        record = await _told(beginning)
+        return pb.StartRebalanceResponse(
+            rebalance=messages.rebalance(Situation(topology, record, None, None)), plan=messages.plan(made)
+        )
 
     async def get(self, _request: pb.GetRebalanceRequest, _call: Call) -> pb.GetRebalanceResponse:
         """Answers the present rebalance."""
         situation = await _told(commands.look(self._fleet))
-        return pb.GetRebalanceResponse(rebalance=None if situation.record is None else _rebalance(situation))
+        return pb.GetRebalanceResponse(rebalance=None if situation.record is None else messages.rebalance(situation))
 
-    async def pause(self, _request: pb.PauseRebalanceRequest, call: Call) -> pb.PauseRebalanceResponse:
+    async def watch(
+        self, _request: pb.WatchRebalanceRequest, _call: Call
+    ) -> AsyncGenerator[pb.WatchRebalanceResponse, None]:
+        """Answers the present rebalance, and again what has become of it, until it is over."""
+        last: pb.Rebalance | None = None
+        while True:
+            situation = await _told(commands.look(self._fleet))
+            if situation.record is None:
+                yield pb.WatchRebalanceResponse()
+                return
+            present = messages.rebalance(situation)
+            if present != last:
+                yield pb.WatchRebalanceResponse(rebalance=present)
+            if not situation.record.is_open:
+                return
+            last = present
+            await asyncio.sleep(_TELL_S)
+
+    async def pause(self, request: pb.PauseRebalanceRequest, call: Call) -> pb.PauseRebalanceResponse:
         """Lets it rest."""
-        await _told(commands.tell(self._fleet, Command.PAUSE, call.caller_id))
-        return pb.PauseRebalanceResponse(rebalance=await self._present())
+        return pb.PauseRebalanceResponse(rebalance=await self._tell(Command.PAUSE, call, is_dry=request.validate_only))
 
     async def resume(self, request: pb.ResumeRebalanceRequest, call: Call) -> pb.ResumeRebalanceResponse:
         """Goes on."""
         record = (await _told(commands.look(self._fleet))).record
-        options = _options(Options() if record is None else record.options, request.options)
-        await _told(commands.tell(self._fleet, Command.RESUME, call.caller_id, options=options))
-        return pb.ResumeRebalanceResponse(rebalance=await self._present())
+        options = messages.options(Options() if record is None else record.options, request.options)
+        # the present options were judged when they were given
+        changed = None if record is not None and options == record.options else options
+        return pb.ResumeRebalanceResponse(
+            rebalance=await self._tell(
+                Command.RESUME, call, options=changed, may_wait=request.may_wait, is_dry=request.validate_only
+            )
+        )
 
     async def cancel(self, request: pb.CancelRebalanceRequest, call: Call) -> pb.CancelRebalanceResponse:
         """Stops it for good."""
-        await _told(commands.tell(self._fleet, Command.CANCEL, call.caller_id, undo=request.undo))
-        return pb.CancelRebalanceResponse(rebalance=await self._present())
+        return pb.CancelRebalanceResponse(
+            rebalance=await self._tell(Command.CANCEL, call, undo=request.undo, is_dry=request.validate_only)
+        )
+
+    async def verify(
+        self, _request: pb.VerifyRebalanceRequest, _call: Call
+    ) -> AsyncGenerator[pb.VerifyRebalanceResponse, None]:
+        """Tells how far the comparing is, and its result."""
+        situation = await _told(commands.look(self._fleet))
+        with _translated():
+            moves = commands.to_verify(situation)
+        report = Report()
+
+        def note(so_far: Report) -> None:
+            nonlocal report
+            report = so_far
+
+        with self._search():
+            comparing = asyncio.ensure_future(verify.verify(self._fleet, situation.topology, moves, note))
+            async with aclosing(_while_doing(comparing)) as turns:
+                async for _ in turns:
+                    yield messages.report(report, is_last=False)
+            yield messages.report(comparing.result(), is_last=True)
+
+    async def clean_up(
+        self, request: pb.CleanUpRebalanceRequest, call: Call
+    ) -> AsyncGenerator[pb.CleanUpRebalanceResponse, None]:
+        """Tells how far the deleting is, and the rebalance that it leaves."""
+        situation = await _told(commands.look(self._fleet))
+        with _translated():
+            record = commands.to_clean_up(situation, now=request.now)
+        copies, deleted = 0, 0
+
+        def note(done: int, every: int) -> None:
+            nonlocal copies, deleted
+            copies, deleted = every, done
+
+        with self._search():
+            if request.validate_only:
+                left = await _told(cleanup.leftovers(self._fleet, situation.topology, record))
+                yield pb.CleanUpRebalanceResponse(copies=len(left), rebalance=messages.rebalance(situation))
+                return
+            deleting = asyncio.ensure_future(cleanup.clean_up(self._fleet, call.caller_id, tell=note))
+            async with aclosing(_while_doing(deleting)) as turns:
+                async for _ in turns:
+                    yield pb.CleanUpRebalanceResponse(copies=copies, copies_deleted=deleted)
+        present = messages.rebalance(await _told(commands.look(self._fleet)))
+        yield pb.CleanUpRebalanceResponse(copies=copies, copies_deleted=deleted, rebalance=present)
 
     async def list(self, _request: pb.ListRebalancesRequest, _call: Call) -> pb.ListRebalancesResponse:
         """Answers those that are over."""
         finished = await _told(commands.history(self._fleet))
-        return pb.ListRebalancesResponse(rebalances=[_finished(one) for one in reversed(finished)])
+        return pb.ListRebalancesResponse(rebalances=[messages.finished(one) for one in reversed(finished)])
 
-    async def diagnose(self, request: pb.DiagnoseRebalanceRequest, _call: Call) -> pb.DiagnoseRebalanceResponse:
+    async def diagnose(self, request: pb.DiagnoseRebalanceRequest, call: Call) -> pb.DiagnoseRebalanceResponse:
         """Answers what is wrong."""
-        found = await _told(doctor.examine(self._fleet, rows=not request.skip_rows))
+        with self._search():
+            found = await _within(call, doctor.examine(self._fleet, rows=not request.skip_rows), "skip_rows")
         return pb.DiagnoseRebalanceResponse(
             findings=[pb.RebalanceFinding(description=one.what, remedy=one.mend, wrong=one.is_wrong) for one in found]
         )
 
-    async def _present(self) -> pb.Rebalance:
-        return _rebalance(await _told(commands.look(self._fleet)))
+    async def mend(self, request: pb.MendRebalanceRequest, call: Call) -> pb.MendRebalanceResponse:
+        """Records a rebalance that moves nothing."""
+        record = await _told(commands.mend(self._fleet, call.caller_id, is_dry=request.validate_only))
+        topology = (await _told(commands.look(self._fleet))).topology
+        return pb.MendRebalanceResponse(rebalance=messages.rebalance(Situation(topology, record, None, None)))
+
+    async def _survey(self, goal: pb.RebalanceGoal, options: Options, call: Call, *, skips_sizes: bool) -> Any:  # noqa: ANN401  of `commands.survey`
+        wanted = messages.wanted(goal)
+        if skips_sizes:
+            none: dict[int, SlotSize] = {}
+            return await _told(commands.survey(self._fleet, wanted, options, none))
+        with self._search():
+            return await _within(call, commands.survey(self._fleet, wanted, options), "skip_sizes")
+
+    async def _tell(self, command: Command, call: Call, *, is_dry: bool, **more: Any) -> pb.Rebalance:  # noqa: ANN401  of `commands.tell`
+        record = await _told(commands.tell(self._fleet, command, call.caller_id, is_dry=is_dry, **more))
+        situation = await _told(commands.look(self._fleet))
+        if is_dry:
+            situation = Situation(situation.topology, record, None, situation.mover)
+        return messages.rebalance(situation)
+
+    @contextmanager
+    def _search(self) -> Iterator[None]:
+        """Counts a call that looks through whole shards. Raises QUEUE_FULL."""
+        if self._searches >= SEARCHES_MAX:
+            text = f"this worker looks through its shards {SEARCHES_MAX} times already; retry, or ask another worker"
+            raise OrderError(Reason.QUEUE_FULL, text, retry_after_s=5.0)
+        self._searches += 1
+        try:
+            yield
+        finally:
+            self._searches -= 1
 
 
-async def _told(doing: Awaitable[_T]) -> _T:
-    """Returns what is done, or raises the ``OrderError`` for what refuses it."""
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Raises the ``OrderError`` for what refuses a command."""
     try:
-        return await doing
+        yield
+    except OptionsRefused as error:
+        raise messages.invalid(f"options.{error.option}", str(error)) from error
     except PlanRefused as error:
         raise OrderError(Reason.INVALID_REQUEST, str(error), violations=(Violation("goal", str(error)),)) from error
     except IllegalStep as error:
-        raise OrderError(Reason.REBALANCE_REFUSED, str(error)) from error
+        legal = {"legal_commands": ",".join(error.legal)} if error.legal else {}
+        raise OrderError(Reason.REBALANCE_REFUSED, str(error), metadata=legal) from error
+    except Deposed as error:
+        text = f"another rebalance or mover began meanwhile ({error}); look at the present one"
+        raise OrderError(Reason.REBALANCE_REFUSED, text, metadata={"legal_commands": "status"}) from error
     except StoreError as error:
         raise read_failure_of(error) from error
 
 
-def _wanted(goal: pb.RebalanceGoal) -> Wanted:
-    kind = _KINDS.get(goal.kind)
-    if kind is None:
-        raise _invalid("goal.kind", "say what the rebalance is for")
-    if kind is Kind.SPLIT and not goal.slots:
-        raise _invalid("goal.slots", f"at least one slot, 0-{SLOTS - 1}")
-    return Wanted(
-        kind, goal.weight or 1, goal.shard, dict(goal.weights), tuple(sorted(set(goal.slots))), goal.to_new_shard
-    )
+async def _told(doing: Awaitable[_T]) -> _T:
+    with _translated():
+        return await doing
 
 
-def _options(base: Options, said: pb.RebalanceOptions) -> Options:
-    return base._replace(**{name: getattr(said, name) for name in _OPTIONS if said.HasField(name)})
+async def _within(call: Call, doing: Awaitable[_T], skip: str) -> _T:
+    """Returns what is done by the call's deadline, as ``_told``; ``skip`` is the field that makes it shorter."""
+    try:
+        async with asyncio.timeout(max(0.0, call.deadline - time.monotonic())):
+            return await _told(doing)
+    except TimeoutError as error:
+        text = f"looking through the shards takes longer than the deadline: set a longer one, or {skip}"
+        raise OrderError(Reason.DEADLINE_EXCEEDED, text) from error
 
 
-def _invalid(field: str, description: str) -> OrderError:
-    return OrderError(Reason.INVALID_REQUEST, f"{field}: {description}", violations=(Violation(field, description),))
-
-
-def _plan(made: Plan) -> pb.RebalancePlan:
-    before = {load.shard: load.slots for load in made.before}
-    after = {load.shard: load.slots for load in made.after}
-    return pb.RebalancePlan(
-        epoch=made.epoch,
-        slots=len(made.targets),
-        slots_min=made.minimum,
-        orders=made.rows,
-        bytes=made.bytes,
-        estimate_s=made.estimate_s,
-        shards=[
-            pb.RebalanceShard(id=shard, slots_before=before.get(shard, 0), slots_after=after.get(shard, 0))
-            for shard in sorted(before.keys() | after.keys())
-        ],
-    )
-
-
-def _rebalance(situation: Situation) -> pb.Rebalance:
-    record, told = situation.record, situation.progress
-    assert record is not None
-    answer = pb.Rebalance(
-        id=record.id,
-        kind=_KINDS_BACK[record.kind],
-        state=_STATES[record.state],
-        slots=len(record.moves),
-        slots_moved=len(record.moved(situation.topology)),
-        slots_stuck=record.stuck_count,
-        entries=[_entry(entry) for entry in record.entries],
-        legal_commands=[command.value for command in record.legal()],
-    )
-    if told is not None and record.is_open:
-        answer.orders_per_s, answer.throttle_reason = told.rows_per_s, told.throttle_reason
-        if told.remaining_s is not None:
-            answer.remaining_s = told.remaining_s
-    return answer
-
-
-def _finished(one: Finished) -> pb.Rebalance:
-    return pb.Rebalance(
-        id=one.id,
-        kind=_KINDS_BACK[one.kind],
-        state=_STATES[one.state],
-        slots=one.slots,
-        slots_moved=one.moved,
-        entries=[_entry(entry) for entry in one.entries],
-    )
-
-
-def _entry(entry: Entry) -> pb.RebalanceEntry:
-    return pb.RebalanceEntry(
-        time_unix_ms=entry.at_unix_ms, who=entry.who, command=entry.command.value, detail=entry.detail
-    )
+async def _while_doing(doing: asyncio.Future[Any]) -> AsyncGenerator[None, None]:
+    """Yields from time to time until it is done, and raises what it raised, as ``_told``. Closed, it ends it."""
+    try:
+        while not (await asyncio.wait((doing,), timeout=_TELL_S))[0]:
+            yield
+        await _told(doing)
+    finally:
+        if not doing.done():
+            doing.cancel()
+            await asyncio.wait((doing,))

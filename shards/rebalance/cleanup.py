@@ -40,15 +40,19 @@ async def leftovers(fleet: Fleet, topology: Topology, record: RebalanceRecord) -
     return found
 
 
-def may_clean_up(record: RebalanceRecord, *, now_unix_ms: int | None = None) -> None:
-    """Raises ``IllegalStep`` when the record does not allow it, or the soak is not over."""
-    record.after(Command.CLEAN_UP, "")
+def may_clean_up(record: RebalanceRecord, *, is_soaked: bool = False, now_unix_ms: int | None = None) -> None:
+    """Raises ``IllegalStep`` when the record does not allow it, or the soak is not over; ``is_soaked``: it is."""
+    if Command.CLEAN_UP not in record.legal():
+        raise record.refusal("is clean" if record.is_clean else "")
+    if is_soaked:
+        return
     now_ms = time.time_ns() // 1_000_000 if now_unix_ms is None else now_unix_ms
     soaked_s = (now_ms - record.finished_unix_ms) / 1_000
     if soaked_s < record.options.soak_s:
         raise IllegalStep(
             f"rebalance {record.id} has soaked for {soaked_s:.0f} of {record.options.soak_s} s: until then its copies "
-            "stay, to be compared with and to go back to"
+            "stay, to be compared with and to go back to; legal: start, reverse, verify, cleanup --now",
+            ("start", "reverse", "verify", "cleanup --now"),
         )
 
 
@@ -66,7 +70,7 @@ async def clean_up(
     """
     found = await Book(fleet.home).read()
     if found is None:
-        raise IllegalStep("there is no rebalance to clean up after")
+        raise IllegalStep("there is no rebalance to clean up after; start one", ("start",))
     record = found[1]
     record.after(Command.CLEAN_UP, who)  # refuses what may not be
     home = Home(fleet.home, record.attempt, at)

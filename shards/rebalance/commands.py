@@ -13,6 +13,8 @@ from typing import Final, NamedTuple
 from shards.contract import Corrupt, SlotSize
 from shards.facts import Facts
 from shards.rebalance import plan as planning
+from shards.rebalance.baseline import refuse_hopeless
+from shards.rebalance.cleanup import may_clean_up
 from shards.rebalance.fleet import Fleet, part_of
 from shards.rebalance.home import Book
 from shards.rebalance.leader import LEADS_S, MOVER, leading
@@ -25,7 +27,9 @@ from shards.rebalance.record import (
     Finished,
     IllegalStep,
     Kind,
+    Move,
     Options,
+    OptionsRefused,
     RebalanceRecord,
     start,
 )
@@ -122,23 +126,33 @@ async def survey(
 
 
 async def begin(
-    fleet: Fleet, topology: Topology, made: Plan, options: Options, who: str, *, is_dry: bool = False
+    fleet: Fleet,
+    topology: Topology,
+    made: Plan,
+    options: Options,
+    who: str,
+    *,
+    may_wait: bool = False,
+    is_dry: bool = False,
 ) -> RebalanceRecord:
-    """Records a new rebalance, as planned, and returns it. Raises ``IllegalStep``, ``StoreError``.
+    """Records a new rebalance, as planned, and returns it. Raises ``IllegalStep``, ``OptionsRefused``, ``StoreError``.
 
-    Refused where the topology is no longer that of the plan. ``is_dry``: writes nothing.
+    Refused where the topology is no longer that of the plan; and unless it ``may_wait``, where callers' p99 is above
+    the limit already. ``is_dry``: writes nothing.
     """
     check_options(options)
     book = Book(fleet.home)
     found = await book.read()
     last = None if found is None else found[1]
     record = start(topology, made.targets, made.shards_after, kind=made.kind, who=who, last=last, options=options)
+    if not may_wait:
+        await refuse_hopeless(fleet, topology, options)
     if (await _topology(fleet.home)).slot_shards != topology.slot_shards:
-        raise IllegalStep("the topology has changed since the plan was made; plan again")
+        raise IllegalStep("the topology has changed since the plan was made; plan again", ("plan",))
     for shard in () if is_dry else made.added:
         await fleet.prepare(shard)
     if not is_dry and not await book.replace(0 if found is None else found[0], record):
-        raise IllegalStep("another rebalance was begun at this moment; look at its status")
+        raise IllegalStep("another rebalance was begun at this moment; look at its status", ("status",))
     return record
 
 
@@ -150,19 +164,25 @@ async def tell(
     *,
     options: Options | None = None,
     undo: bool = False,
+    may_wait: bool = False,
     is_dry: bool = False,
 ) -> RebalanceRecord:
-    """Gives the rebalance a command and returns its record. Raises ``IllegalStep``, ``StoreError``.
+    """Gives the rebalance a command and returns its record. Raises ``IllegalStep``, ``OptionsRefused``, ``StoreError``.
 
-    ``options`` take the place of the present ones; ``undo``: of a cancel, see ``RebalanceRecord.undo_under_way``.
+    ``options`` take the place of the present ones, and may be refused as those of ``begin``; ``undo``: of a cancel, see
+    ``RebalanceRecord.undo_under_way``.
     """
+    book = Book(fleet.home)
     if options is not None:
         check_options(options)
-    book = Book(fleet.home)
+        found = await book.read()
+        if found is not None and not may_wait:
+            found[1].after(command, who)  # what is not legal is not worth measuring
+            await refuse_hopeless(fleet, await _topology(fleet.home), options)
     for _ in range(_TRIES_MAX):
         found = await book.read()
         if found is None:
-            raise IllegalStep("there is no rebalance; start one")
+            raise IllegalStep("there is no rebalance; start one", ("start",))
         record = found[1].after(command, who, detail)
         if options is not None:
             record = replace(record, options=options)
@@ -173,7 +193,22 @@ async def tell(
     raise IllegalStep("the record changes faster than it can be written; try again")
 
 
-async def mend(fleet: Fleet, who: str) -> RebalanceRecord:
+def to_verify(situation: Situation) -> tuple[Move, ...]:
+    """Returns the moves that ``verify`` looks at. Raises ``IllegalStep`` where there never was a rebalance."""
+    if situation.record is None:
+        raise IllegalStep("there is no rebalance to verify; start one", ("start",))
+    return situation.record.moved(situation.topology)
+
+
+def to_clean_up(situation: Situation, *, now: bool) -> RebalanceRecord:
+    """Returns the record to clean up after; ``now``: soaked or not. Raises ``IllegalStep``."""
+    if situation.record is None:
+        raise IllegalStep("there is no rebalance to clean up after; start one", ("start",))
+    may_clean_up(situation.record, is_soaked=now)
+    return situation.record
+
+
+async def mend(fleet: Fleet, who: str, *, is_dry: bool = False) -> RebalanceRecord:
     """Records a rebalance that moves nothing: the mover that does it opens what was left paused, and fences the rest.
 
     Raises ``IllegalStep`` where one is open, whose own mover does the same; ``StoreError``.
@@ -183,8 +218,8 @@ async def mend(fleet: Fleet, who: str) -> RebalanceRecord:
     found = await book.read()
     last = None if found is None else found[1]
     record = start(topology, {}, topology.shards, kind=Kind.REWEIGHT, who=who, last=last, options=Options(soak_s=0))
-    if not await book.replace(0 if found is None else found[0], record):
-        raise IllegalStep("another rebalance was begun at this moment; look at its status")
+    if not is_dry and not await book.replace(0 if found is None else found[0], record):
+        raise IllegalStep("another rebalance was begun at this moment; look at its status", ("status",))
     return record
 
 
@@ -194,13 +229,18 @@ async def history(fleet: Fleet) -> tuple[Finished, ...]:
 
 
 def check_options(options: Options) -> None:
-    """Raises ``IllegalStep`` for options that no mover can follow."""
+    """Raises ``OptionsRefused`` for options that no mover can follow."""
     if not 1 <= options.slots_at_once <= SLOTS_AT_ONCE_MAX:
-        raise IllegalStep(f"{options.slots_at_once} slots at once; allowed are 1-{SLOTS_AT_ONCE_MAX}")
-    if options.keep_p99_ms is not None and options.keep_p99_ms <= 0:
-        raise IllegalStep("a p99 to keep is more than 0 ms")
+        text = f"{options.slots_at_once} slots at once; allowed are 1-{SLOTS_AT_ONCE_MAX}"
+        raise OptionsRefused("slots_at_once", text)
+    if options.keep_p99_ms is not None and not options.keep_p99_ms > 0:
+        raise OptionsRefused("keep_p99_ms", "a p99 to keep is more than 0 ms")
+    if not 0 <= options.keep_error_rate <= 1:
+        raise OptionsRefused("keep_error_rate", "an error rate to keep is a share: 0 to 1")
     if options.rows_per_s_max is not None and options.rows_per_s_max < 1:
-        raise IllegalStep("at least 1 order a second is copied")
+        raise OptionsRefused("rows_per_s_max", "at least 1 order a second is copied")
+    if options.soak_s < 0:
+        raise OptionsRefused("soak_s", "a soak is 0 seconds or more")
 
 
 def _placed(topology: Topology, wanted: Wanted, last: RebalanceRecord | None) -> Topology:

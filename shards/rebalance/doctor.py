@@ -35,16 +35,8 @@ async def examine(fleet: Fleet, *, rows: bool = True) -> list[Finding]:
     """
     situation = await commands.look(fleet)
     found = await _of_record(fleet, situation)
-    for info in situation.topology.shards:
-        try:
-            part = await part_of(fleet, info.id)
-            states = await read_states(part.facts)
-        except (StoreError, LeaseDamaged) as error:
-            mend = f"bring shard {info.id} back; its slots alone wait"
-            found.append(Finding(f"shard {info.id} does not answer: {error}", mend))
-            continue
-        found += _of_states(situation, info.id, states)
-        found += await _of_leases(situation, info.id, part)
+    for of_shard in await asyncio.gather(*(_of_shard(fleet, situation, info.id) for info in situation.topology.shards)):
+        found += of_shard
     found += _of_placement(situation)
     if rows and situation.record is not None:
         found += await _of_rows(fleet, situation)
@@ -62,9 +54,22 @@ async def _of_record(fleet: Fleet, situation: Situation) -> list[Finding]:
         slots = ", ".join(str(stuck.slot) for stuck in record.stuck)
         mend = "resume" if Command.RESUME in record.legal() else "start reweight"
         found.append(Finding(f"{record.stuck_count} slots are stuck: {slots} (see status)", mend))
+    told = situation.progress
+    if record.state is State.RUNNING and told is not None and not told.throttle_rows_per_s:
+        mend = "nothing: it goes on when callers feel less; or pause, then resume with a higher --keep-p99-ms"
+        found.append(Finding(f"rebalance {record.id} waits: {told.throttle_reason}", mend, is_wrong=False))
     if record.state is State.PAUSED and not record.stuck_count:
         found.append(Finding(f"rebalance {record.id} is paused", "resume", is_wrong=False))
     return found
+
+
+async def _of_shard(fleet: Fleet, situation: Situation, shard: int) -> list[Finding]:
+    try:
+        part = await part_of(fleet, shard)
+        states = await read_states(part.facts)
+    except (StoreError, LeaseDamaged) as error:
+        return [Finding(f"shard {shard} does not answer: {error}", f"bring shard {shard} back; its slots alone wait")]
+    return [*_of_states(situation, shard, states), *await _of_leases(situation, shard, part)]
 
 
 def _of_states(situation: Situation, shard: int, states: SlotStates) -> list[Finding]:

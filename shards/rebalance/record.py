@@ -48,7 +48,19 @@ class RecordDamaged(ValueError):
 
 
 class IllegalStep(ValueError):
-    """A command that the record's state does not allow. The text says what it does allow."""
+    """A command that does not fit now. The text says what does, and so does ``legal``: words of the command line."""
+
+    def __init__(self, text: str, legal: Iterable[str] = ()) -> None:
+        super().__init__(text)
+        self.legal: Final = tuple(legal)
+
+
+class OptionsRefused(ValueError):
+    """Options that no mover can follow. ``option`` is the name of the one that is wrong."""
+
+    def __init__(self, option: str, text: str) -> None:
+        super().__init__(text)
+        self.option: Final = option
 
 
 class Kind(enum.Enum):
@@ -93,6 +105,11 @@ class Command(enum.Enum):
     FINISH = "finish"
     """The mover has done all there was to do, or to undo."""
     CLEAN_UP = "clean up"
+
+    @property
+    def word(self) -> str:
+        """What operators say, and type, for it."""
+        return "cleanup" if self is Command.CLEAN_UP else self.value
 
 
 _STEPS: Final[Mapping[tuple[State, Command], State]] = {
@@ -202,12 +219,18 @@ class RebalanceRecord:
             told.remove(Command.CLEAN_UP)
         return (*told, *(() if self.is_open else (Command.START,)))
 
+    def refusal(self, why: str = "") -> IllegalStep:
+        """Returns the error for a command that does not fit, with what would; ``why`` in place of the state."""
+        words = [command.word for command in self.legal()]
+        return IllegalStep(
+            f"rebalance {self.id} {why or f'is {self.state.value}'}; it allows: {', '.join(words) or 'nothing'}", words
+        )
+
     def after(self, command: Command, who: str, detail: str = "", *, at_unix_ms: int | None = None) -> Self:
         """Returns the record after a command. Raises ``IllegalStep``; its text says what would be legal."""
         following = _STEPS.get((self.state, command))
         if following is None:
-            legal = ", ".join(step.value for step in self.legal()) or "nothing"
-            raise IllegalStep(f"rebalance {self.id} is {self.state.value}; it allows: {legal}")
+            raise self.refusal()
         now_ms = _now_ms() if at_unix_ms is None else at_unix_ms
         entries = (*self.entries, Entry(now_ms, who, command, detail))
         if len(entries) > COMMANDS_MAX:
@@ -288,8 +311,7 @@ def start(
     still open.
     """
     if last is not None and last.is_open:
-        legal = ", ".join(step.value for step in last.legal())
-        raise IllegalStep(f"rebalance {last.id} is {last.state.value}; it allows: {legal}")
+        raise last.refusal()
     attempt = max(*topology.slot_gens, 0 if last is None else last.attempt) + 1
     moves = tuple(
         Move(slot, topology.slot_shards[slot], target, topology.slot_gens[slot])

@@ -7,6 +7,7 @@ feel the copying, and is cut when they do; under the lowest rate it stops, and b
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
@@ -20,9 +21,17 @@ RATE_FIRST: Final = 2_000.0
 RATE_MAX: Final = 100_000.0
 _STEP: Final = 0.1  # of the rate, and at least as much as the lowest rate
 _CUT: Final = 0.5
-_CALM_SHARE: Final = 0.8  # of what is to be kept: above it the rate stays, or it would swing
+CALM_SHARE: Final = 0.8
+"""Of what is to be kept: above it the rate stays, or it would swing."""
+
 _WAIT_S: Final = 3.0  # stopped: so long nothing is copied before it is tried again at the lowest rate
+_LONG_S: Final = 30.0  # stopped for so long: what callers feel is what they usually feel
 _BURST_S: Final = 0.1  # the bucket of tokens holds so much of a second
+
+
+def with_room_ms(usual_ms: float) -> int:
+    """Returns the least limit under which the rate still rises where callers feel ``usual_ms``."""
+    return math.ceil(usual_ms / CALM_SHARE)
 
 
 class Felt(NamedTuple):
@@ -42,6 +51,7 @@ class Throttle:
         self._most = min(RATE_MAX, float(options.rows_per_s_max or RATE_MAX))
         self._rate = min(RATE_FIRST, self._most) if options.keep_p99_ms is not None else self._most
         self._stopped_until = 0.0
+        self._waits_since: float | None = None
         self._tokens = 0.0
         self._filled_at = clock()
         self.reason = "starting"
@@ -63,12 +73,13 @@ class Throttle:
             return
         told = f"p99 {felt.p99_ms:.0f} ms, errors {felt.error_rate:.1%}"
         if felt.error_rate > keep_errors:
-            self._cut(f"{told}: more errors than {keep_errors:.1%}")
+            self._cut(f"{told}: more errors than {keep_errors:.1%}", felt)
         elif keep_p99 is not None and felt.p99_ms > keep_p99:
-            self._cut(f"{told}: above {keep_p99:.0f} ms")
-        elif keep_p99 is not None and felt.p99_ms > keep_p99 * _CALM_SHARE:
+            self._cut(f"{told}: above {keep_p99:.0f} ms", felt)
+        elif keep_p99 is not None and felt.p99_ms > keep_p99 * CALM_SHARE:
             self.reason = f"{told}: near {keep_p99:.0f} ms, rate kept"
         elif self._clock() >= self._stopped_until:
+            self._waits_since = None
             self._rate = min(self._most, self._rate + max(RATE_MIN, self._rate * _STEP))
             self.reason = f"{told}: at full rate" if self._rate == self._most else f"{told}: speeding up"
 
@@ -85,15 +96,19 @@ class Throttle:
                 return
             await asyncio.sleep(min(0.25, -self._tokens / rate + 0.001) if rate else 0.25)
 
-    def _cut(self, why: str) -> None:
+    def _cut(self, why: str, felt: Felt) -> None:
         now = self._clock()
-        if now < self._stopped_until:
-            self._stopped_until = now + _WAIT_S
-            self.reason = f"{why}; waiting"
-        elif self._rate * _CUT < RATE_MIN:
-            self._rate = min(RATE_MIN, self._most)
-            self._stopped_until = now + _WAIT_S
-            self.reason = f"{why}; waiting"
-        else:
+        if now >= self._stopped_until and self._rate * _CUT >= RATE_MIN:
             self._rate *= _CUT
+            self._waits_since = None
             self.reason = f"{why}; slowed down"
+            return
+        self._rate = min(RATE_MIN, self._most)
+        self._stopped_until = now + _WAIT_S
+        since = self._waits_since = now if self._waits_since is None else self._waits_since
+        self.reason = f"{why}; waiting"
+        keep_ms = self._options.keep_p99_ms
+        if now - since >= _LONG_S and keep_ms is not None and felt.p99_ms > keep_ms:
+            # by now nothing of it comes from the copying
+            enough_ms = with_room_ms(felt.p99_ms)
+            self.reason += f" for {now - since:.0f} s already: `pause`, then `resume --keep-p99-ms {enough_ms}` goes on"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from shards.contract import MARK_BYTES, Copies, Row
 from shards.keys import format_uuid, key_of, order_id_of, slot_and_tag
@@ -23,7 +23,10 @@ NAMED_MAX: Final = 100
 class Report:
     """What was looked at, and what was wrong with it."""
 
+    slots_total: int = 0
+    """Slots to look at."""
     slots: int = 0
+    """Of them, those that were."""
     rows: int = 0
     """Orders read where the topology says they are."""
     compared: int = 0
@@ -55,16 +58,22 @@ async def verify(
 
     Orders that a copy was left behind of must still begin as that copy does: same customer, same marks, and while no
     later version was made, the same body. After ``cleanup`` each order is only judged by itself. ``tell`` is called
-    after each slot. Raises ``StoreError``.
+    after each chunk of orders: between two of them the event loop is free, and no more of them are in memory. Raises
+    ``StoreError``.
     """
-    report = Report()
+    moves = [move for move in moves if topology.slot_shards[move.slot] == move.target]
+    report = Report(slots_total=len(moves))
     began = time.monotonic()
     for move in moves:
-        if topology.slot_shards[move.slot] != move.target:
-            continue
-        left = await _all((await part_of(fleet, move.source)).copies, move.slot, move.old_gen)
-        there = await _all((await part_of(fleet, move.target)).copies, move.slot, topology.slot_gens[move.slot])
-        _judge(report, move, left, there)
+        # what was left behind first: it does not change any more, and what goes on from it only grows
+        left = _Copy((await part_of(fleet, move.source)).copies, move.slot, move.old_gen)
+        there = _Copy((await part_of(fleet, move.target)).copies, move.slot, topology.slot_gens[move.slot])
+        known = (await left.order_ids(), await there.order_ids())
+        for order_ids in _chunks(sorted(known[0] | known[1])):
+            before = await left.rows([order_id for order_id in order_ids if order_id in known[0]])
+            _judge(report, move, before, await there.rows([order_id for order_id in order_ids if order_id in known[1]]))
+            report.seconds = time.monotonic() - began
+            tell(report)
         report.slots += 1
         report.seconds = time.monotonic() - began
         tell(report)
@@ -99,12 +108,19 @@ def _judge(report: Report, move: Move, left: Mapping[bytes, Row], there: Mapping
             report.note(move, order_id, "its body differs from the copy that was left behind")
 
 
-async def _all(copies: Copies, slot: int, gen: int) -> dict[bytes, Row]:
-    rows: dict[bytes, Row] = {}
-    for order_ids in _chunks(sorted(await copies.versions(slot, gen))):
-        found = await copies.rows([key_of(order_id, gen) for order_id in order_ids])
-        rows |= {row.key.order_id: row for row in found if row is not None}
-    return rows
+class _Copy(NamedTuple):
+    """One slot on one shard, under one gen."""
+
+    copies: Copies
+    slot: int
+    gen: int
+
+    async def order_ids(self) -> frozenset[bytes]:
+        return frozenset(await self.copies.versions(self.slot, self.gen))
+
+    async def rows(self, order_ids: Sequence[bytes]) -> dict[bytes, Row]:
+        found = await self.copies.rows([key_of(order_id, self.gen) for order_id in order_ids])
+        return {row.key.order_id: row for row in found if row is not None}
 
 
 def _chunks(items: Sequence[bytes]) -> Iterator[Sequence[bytes]]:

@@ -58,6 +58,23 @@ def test_it_waits_and_goes_on_by_itself() -> None:
     assert told.rate == 2 * RATE_MIN
 
 
+def test_who_waits_for_long_is_told_what_would_go_on() -> None:
+    """After half a minute of waiting the reason names a limit under which copying would go on; calm forgets it."""
+    clock = Clock()
+    told = throttle(clock)
+    for _ in range(40):
+        told.observe(HURT)
+        clock.now += 1
+    assert told.rate == 0
+    assert "`resume --keep-p99-ms 250` goes on" in told.reason
+    clock.now += 60
+    told.observe(CALM)
+    for _ in range(3):
+        told.observe(HURT)
+    assert "waiting" in told.reason
+    assert "--keep-p99-ms" not in told.reason
+
+
 def test_errors_slow_it_down_whatever_the_latency() -> None:
     """Failing operations count without any latency to keep."""
     told = Throttle(Options(keep_p99_ms=None), Clock())

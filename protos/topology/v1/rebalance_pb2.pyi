@@ -227,6 +227,7 @@ class RebalancePlan(_message.Message):
     BYTES_FIELD_NUMBER: _builtins.int
     ESTIMATE_S_FIELD_NUMBER: _builtins.int
     SHARDS_FIELD_NUMBER: _builtins.int
+    MOVES_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     """The epoch of the topology that it was made for."""
     slots: _builtins.int
@@ -243,6 +244,10 @@ class RebalancePlan(_message.Message):
     def shards(self) -> _containers.RepeatedCompositeFieldContainer[Global___RebalanceShard]:
         """Every shard, before and after."""
 
+    @_builtins.property
+    def moves(self) -> _containers.RepeatedCompositeFieldContainer[Global___RebalanceMove]:
+        """Every slot that moves, ascending."""
+
     def __init__(
         self,
         *,
@@ -253,14 +258,45 @@ class RebalancePlan(_message.Message):
         bytes: _builtins.int = ...,
         estimate_s: _builtins.float = ...,
         shards: _abc.Iterable[Global___RebalanceShard] | None = ...,
+        moves: _abc.Iterable[Global___RebalanceMove] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "epoch", b"epoch", "estimate_s", b"estimate_s", "orders", b"orders", "shards", b"shards", "slots", b"slots", "slots_min", b"slots_min"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "epoch", b"epoch", "estimate_s", b"estimate_s", "moves", b"moves", "orders", b"orders", "shards", b"shards", "slots", b"slots", "slots_min", b"slots_min"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RebalancePlan: _TypeAlias = RebalancePlan  # noqa: Y015
+
+@_typing.final
+class RebalanceMove(_message.Message):
+    """One slot that moves."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SLOT_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    slot: _builtins.int
+    """The slot, 0-4095."""
+    source: _builtins.int
+    """The shard it is on."""
+    target: _builtins.int
+    """The shard it goes to."""
+    def __init__(
+        self,
+        *,
+        slot: _builtins.int = ...,
+        source: _builtins.int = ...,
+        target: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["slot", b"slot", "source", b"source", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RebalanceMove: _TypeAlias = RebalanceMove  # noqa: Y015
 
 @_typing.final
 class RebalanceShard(_message.Message):
@@ -271,22 +307,42 @@ class RebalanceShard(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     SLOTS_BEFORE_FIELD_NUMBER: _builtins.int
     SLOTS_AFTER_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    ORDERS_BEFORE_FIELD_NUMBER: _builtins.int
+    ORDERS_AFTER_FIELD_NUMBER: _builtins.int
+    BYTES_BEFORE_FIELD_NUMBER: _builtins.int
+    BYTES_AFTER_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """The shard's id."""
     slots_before: _builtins.int
     """Slots before."""
     slots_after: _builtins.int
     """Slots after."""
+    weight: _builtins.int
+    """Its weight after; 0 for one that leaves."""
+    orders_before: _builtins.int
+    """Orders before; 0 where sizes were skipped, as in the next three."""
+    orders_after: _builtins.int
+    """Orders after."""
+    bytes_before: _builtins.int
+    """Their bytes before."""
+    bytes_after: _builtins.int
+    """Their bytes after."""
     def __init__(
         self,
         *,
         id: _builtins.int = ...,
         slots_before: _builtins.int = ...,
         slots_after: _builtins.int = ...,
+        weight: _builtins.int = ...,
+        orders_before: _builtins.int = ...,
+        orders_after: _builtins.int = ...,
+        bytes_before: _builtins.int = ...,
+        bytes_after: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "slots_after", b"slots_after", "slots_before", b"slots_before"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_after", b"bytes_after", "bytes_before", b"bytes_before", "id", b"id", "orders_after", b"orders_after", "orders_before", b"orders_before", "slots_after", b"slots_after", "slots_before", b"slots_before", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -309,6 +365,10 @@ class Rebalance(_message.Message):
     THROTTLE_REASON_FIELD_NUMBER: _builtins.int
     ENTRIES_FIELD_NUMBER: _builtins.int
     LEGAL_COMMANDS_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    STUCK_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    FINISH_TIME_UNIX_MS_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """Its id, above those of all earlier ones."""
     kind: Global___RebalanceKind.ValueType
@@ -327,6 +387,8 @@ class Rebalance(_message.Message):
     """Seconds that are left at this pace; not set where nobody knows."""
     throttle_reason: _builtins.str
     """Why the mover copies as fast as it does, for people; empty where no mover tells."""
+    finish_time_unix_ms: _builtins.int
+    """Unix time in milliseconds of when it was done or cancelled; 0 before."""
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___RebalanceEntry]:
         """What was done to it, oldest first, at most 100."""
@@ -334,6 +396,18 @@ class Rebalance(_message.Message):
     @_builtins.property
     def legal_commands(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The commands that are legal now, such as `pause`."""
+
+    @_builtins.property
+    def options(self) -> Global___RebalanceOptions:
+        """How it is gone about."""
+
+    @_builtins.property
+    def stuck(self) -> _containers.RepeatedCompositeFieldContainer[Global___RebalanceStuckSlot]:
+        """The slots that are stuck, at most 64 of `slots_stuck`."""
+
+    @_builtins.property
+    def progress(self) -> Global___RebalanceProgress:
+        """What the leading mover told last; not set where none has, or it is over."""
 
     def __init__(
         self,
@@ -349,16 +423,140 @@ class Rebalance(_message.Message):
         throttle_reason: _builtins.str = ...,
         entries: _abc.Iterable[Global___RebalanceEntry] | None = ...,
         legal_commands: _abc.Iterable[_builtins.str] | None = ...,
+        options: Global___RebalanceOptions | None = ...,
+        stuck: _abc.Iterable[Global___RebalanceStuckSlot] | None = ...,
+        progress: Global___RebalanceProgress | None = ...,
+        finish_time_unix_ms: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_remaining_s", b"_remaining_s", "remaining_s", b"remaining_s"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_remaining_s", b"_remaining_s", "options", b"options", "progress", b"progress", "remaining_s", b"remaining_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_remaining_s", b"_remaining_s", "entries", b"entries", "id", b"id", "kind", b"kind", "legal_commands", b"legal_commands", "orders_per_s", b"orders_per_s", "remaining_s", b"remaining_s", "slots", b"slots", "slots_moved", b"slots_moved", "slots_stuck", b"slots_stuck", "state", b"state", "throttle_reason", b"throttle_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_remaining_s", b"_remaining_s", "entries", b"entries", "finish_time_unix_ms", b"finish_time_unix_ms", "id", b"id", "kind", b"kind", "legal_commands", b"legal_commands", "options", b"options", "orders_per_s", b"orders_per_s", "progress", b"progress", "remaining_s", b"remaining_s", "slots", b"slots", "slots_moved", b"slots_moved", "slots_stuck", b"slots_stuck", "state", b"state", "stuck", b"stuck", "throttle_reason", b"throttle_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__remaining_s: _TypeAlias = _typing.Literal["remaining_s"]  # noqa: Y015
     _WhichOneofArgType__remaining_s: _TypeAlias = _typing.Literal["_remaining_s", b"_remaining_s"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__remaining_s) -> _WhichOneofReturnType__remaining_s | None: ...
 
 Global___Rebalance: _TypeAlias = Rebalance  # noqa: Y015
+
+@_typing.final
+class RebalanceStuckSlot(_message.Message):
+    """A slot that is not flipped. The rest goes on without it; ResumeRebalance tries it again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SLOT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ORDER_IDS_FIELD_NUMBER: _builtins.int
+    slot: _builtins.int
+    """The slot, 0-4095."""
+    reason: _builtins.str
+    """Why, for people."""
+    @_builtins.property
+    def order_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Orders whose copies differ; the first few."""
+
+    def __init__(
+        self,
+        *,
+        slot: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        order_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_ids", b"order_ids", "reason", b"reason", "slot", b"slot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RebalanceStuckSlot: _TypeAlias = RebalanceStuckSlot  # noqa: Y015
+
+@_typing.final
+class RebalanceProgress(_message.Message):
+    """What a mover tells about once a second."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MOVER_FIELD_NUMBER: _builtins.int
+    TIME_UNIX_MS_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    ORDERS_COPIED_FIELD_NUMBER: _builtins.int
+    ORDERS_READ_BACK_FIELD_NUMBER: _builtins.int
+    THROTTLE_ORDERS_PER_S_FIELD_NUMBER: _builtins.int
+    SLOTS_UNDER_WAY_FIELD_NUMBER: _builtins.int
+    WAITING_FOR_FIELD_NUMBER: _builtins.int
+    PAUSE_P99_MS_FIELD_NUMBER: _builtins.int
+    PAUSE_MAX_MS_FIELD_NUMBER: _builtins.int
+    mover: _builtins.str
+    """The mover's name, never used again."""
+    time_unix_ms: _builtins.int
+    """Unix time in milliseconds of the telling: a mover that was killed tells nothing any more."""
+    phase: _builtins.str
+    """What it is at, for people."""
+    orders_copied: _builtins.int
+    """Orders copied by this attempt."""
+    orders_read_back: _builtins.int
+    """Of them, those that were read back and compared."""
+    throttle_orders_per_s: _builtins.float
+    """Orders a second that the throttle allows now; 0 while it waits."""
+    pause_p99_ms: _builtins.float
+    """99th percentile of how long slots were paused, in milliseconds."""
+    pause_max_ms: _builtins.float
+    """The longest."""
+    @_builtins.property
+    def slots_under_way(self) -> _containers.RepeatedCompositeFieldContainer[Global___RebalanceSlot]:
+        """The slots under way."""
+
+    @_builtins.property
+    def waiting_for(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Workers that have not renewed their leases lately: no slot is paused meanwhile."""
+
+    def __init__(
+        self,
+        *,
+        mover: _builtins.str = ...,
+        time_unix_ms: _builtins.int = ...,
+        phase: _builtins.str = ...,
+        orders_copied: _builtins.int = ...,
+        orders_read_back: _builtins.int = ...,
+        throttle_orders_per_s: _builtins.float = ...,
+        slots_under_way: _abc.Iterable[Global___RebalanceSlot] | None = ...,
+        waiting_for: _abc.Iterable[_builtins.str] | None = ...,
+        pause_p99_ms: _builtins.float = ...,
+        pause_max_ms: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mover", b"mover", "orders_copied", b"orders_copied", "orders_read_back", b"orders_read_back", "pause_max_ms", b"pause_max_ms", "pause_p99_ms", b"pause_p99_ms", "phase", b"phase", "slots_under_way", b"slots_under_way", "throttle_orders_per_s", b"throttle_orders_per_s", "time_unix_ms", b"time_unix_ms", "waiting_for", b"waiting_for"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RebalanceProgress: _TypeAlias = RebalanceProgress  # noqa: Y015
+
+@_typing.final
+class RebalanceSlot(_message.Message):
+    """One slot under way."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SLOT_FIELD_NUMBER: _builtins.int
+    ACTIVITY_FIELD_NUMBER: _builtins.int
+    slot: _builtins.int
+    """The slot, 0-4095."""
+    activity: _builtins.str
+    """What is being done to it, such as `copying`, for people."""
+    def __init__(
+        self,
+        *,
+        slot: _builtins.int = ...,
+        activity: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "slot", b"slot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RebalanceSlot: _TypeAlias = RebalanceSlot  # noqa: Y015
 
 @_typing.final
 class RebalanceEntry(_message.Message):
@@ -485,8 +683,14 @@ class StartRebalanceRequest(_message.Message):
     GOAL_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    SKIP_SIZES_FIELD_NUMBER: _builtins.int
+    MAY_WAIT_FIELD_NUMBER: _builtins.int
     validate_only: _builtins.bool
     """Only check and answer; record nothing."""
+    skip_sizes: _builtins.bool
+    """Do not count orders and bytes for the plan."""
+    may_wait: _builtins.bool
+    """Begin although callers' p99 is above `keep_p99_ms` already, and wait until it is not. Otherwise that is refused."""
     @_builtins.property
     def goal(self) -> Global___RebalanceGoal:
         """What is wanted."""
@@ -501,10 +705,12 @@ class StartRebalanceRequest(_message.Message):
         goal: Global___RebalanceGoal | None = ...,
         options: Global___RebalanceOptions | None = ...,
         validate_only: _builtins.bool = ...,
+        skip_sizes: _builtins.bool = ...,
+        may_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["goal", b"goal", "options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["goal", b"goal", "options", b"options", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["goal", b"goal", "may_wait", b"may_wait", "options", b"options", "skip_sizes", b"skip_sizes", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -517,18 +723,24 @@ class StartRebalanceResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REBALANCE_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def rebalance(self) -> Global___Rebalance:
         """The rebalance as recorded."""
+
+    @_builtins.property
+    def plan(self) -> Global___RebalancePlan:
+        """What it moves, as PlanRebalance tells it."""
 
     def __init__(
         self,
         *,
         rebalance: Global___Rebalance | None = ...,
+        plan: Global___RebalancePlan | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["rebalance", b"rebalance"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan", "rebalance", b"rebalance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rebalance", b"rebalance"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan", "rebalance", b"rebalance"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -576,8 +788,8 @@ class GetRebalanceResponse(_message.Message):
 Global___GetRebalanceResponse: _TypeAlias = GetRebalanceResponse  # noqa: Y015
 
 @_typing.final
-class PauseRebalanceRequest(_message.Message):
-    """Asks for a pause."""
+class WatchRebalanceRequest(_message.Message):
+    """Asks to be told how the present rebalance goes on."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -587,6 +799,52 @@ class PauseRebalanceRequest(_message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchRebalanceRequest: _TypeAlias = WatchRebalanceRequest  # noqa: Y015
+
+@_typing.final
+class WatchRebalanceResponse(_message.Message):
+    """One telling of WatchRebalance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REBALANCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rebalance(self) -> Global___Rebalance:
+        """The rebalance; not set where there never was one."""
+
+    def __init__(
+        self,
+        *,
+        rebalance: Global___Rebalance | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rebalance", b"rebalance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rebalance", b"rebalance"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchRebalanceResponse: _TypeAlias = WatchRebalanceResponse  # noqa: Y015
+
+@_typing.final
+class PauseRebalanceRequest(_message.Message):
+    """Asks for a pause."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    validate_only: _builtins.bool
+    """Only check and answer; change nothing."""
+    def __init__(
+        self,
+        *,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -623,6 +881,12 @@ class ResumeRebalanceRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     OPTIONS_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    MAY_WAIT_FIELD_NUMBER: _builtins.int
+    validate_only: _builtins.bool
+    """Only check and answer; change nothing."""
+    may_wait: _builtins.bool
+    """As in StartRebalanceRequest."""
     @_builtins.property
     def options(self) -> Global___RebalanceOptions:
         """Takes the place of the present options, field by field."""
@@ -631,10 +895,12 @@ class ResumeRebalanceRequest(_message.Message):
         self,
         *,
         options: Global___RebalanceOptions | None = ...,
+        validate_only: _builtins.bool = ...,
+        may_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["may_wait", b"may_wait", "options", b"options", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -671,16 +937,20 @@ class CancelRebalanceRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     UNDO_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     undo: _builtins.bool
     """Undo the slots under way instead of finishing them."""
+    validate_only: _builtins.bool
+    """Only check and answer; change nothing."""
     def __init__(
         self,
         *,
         undo: _builtins.bool = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["undo", b"undo"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["undo", b"undo", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -709,6 +979,133 @@ class CancelRebalanceResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelRebalanceResponse: _TypeAlias = CancelRebalanceResponse  # noqa: Y015
+
+@_typing.final
+class VerifyRebalanceRequest(_message.Message):
+    """Asks for a proof of what has moved."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyRebalanceRequest: _TypeAlias = VerifyRebalanceRequest  # noqa: Y015
+
+@_typing.final
+class VerifyRebalanceResponse(_message.Message):
+    """One telling of VerifyRebalance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SLOTS_FIELD_NUMBER: _builtins.int
+    SLOTS_DONE_FIELD_NUMBER: _builtins.int
+    ORDERS_FIELD_NUMBER: _builtins.int
+    ORDERS_COMPARED_FIELD_NUMBER: _builtins.int
+    ORDERS_WRONG_FIELD_NUMBER: _builtins.int
+    WRONG_FIELD_NUMBER: _builtins.int
+    ELAPSED_S_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    slots: _builtins.int
+    """Slots to look at."""
+    slots_done: _builtins.int
+    """Of them, those that were."""
+    orders: _builtins.int
+    """Orders read where the topology says they are."""
+    orders_compared: _builtins.int
+    """Of them, those that a copy left behind was compared with."""
+    orders_wrong: _builtins.int
+    """Orders that are wrong."""
+    elapsed_s: _builtins.float
+    """Seconds it has taken."""
+    done: _builtins.bool
+    """The last telling: this is the result."""
+    @_builtins.property
+    def wrong(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """One line for each of them, at most 100; in the last telling only."""
+
+    def __init__(
+        self,
+        *,
+        slots: _builtins.int = ...,
+        slots_done: _builtins.int = ...,
+        orders: _builtins.int = ...,
+        orders_compared: _builtins.int = ...,
+        orders_wrong: _builtins.int = ...,
+        wrong: _abc.Iterable[_builtins.str] | None = ...,
+        elapsed_s: _builtins.float = ...,
+        done: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "elapsed_s", b"elapsed_s", "orders", b"orders", "orders_compared", b"orders_compared", "orders_wrong", b"orders_wrong", "slots", b"slots", "slots_done", b"slots_done", "wrong", b"wrong"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyRebalanceResponse: _TypeAlias = VerifyRebalanceResponse  # noqa: Y015
+
+@_typing.final
+class CleanUpRebalanceRequest(_message.Message):
+    """Asks to delete what was left behind."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOW_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    now: _builtins.bool
+    """Do not wait for the soak: there is no way back then."""
+    validate_only: _builtins.bool
+    """Only check and answer how many copies would be deleted."""
+    def __init__(
+        self,
+        *,
+        now: _builtins.bool = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["now", b"now", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CleanUpRebalanceRequest: _TypeAlias = CleanUpRebalanceRequest  # noqa: Y015
+
+@_typing.final
+class CleanUpRebalanceResponse(_message.Message):
+    """One telling of CleanUpRebalance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COPIES_FIELD_NUMBER: _builtins.int
+    COPIES_DELETED_FIELD_NUMBER: _builtins.int
+    REBALANCE_FIELD_NUMBER: _builtins.int
+    copies: _builtins.int
+    """Copies to delete, one a slot and gen; 0 while they are not counted yet."""
+    copies_deleted: _builtins.int
+    """Of them, those that are deleted."""
+    @_builtins.property
+    def rebalance(self) -> Global___Rebalance:
+        """The rebalance afterwards; in the last telling only."""
+
+    def __init__(
+        self,
+        *,
+        copies: _builtins.int = ...,
+        copies_deleted: _builtins.int = ...,
+        rebalance: Global___Rebalance | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rebalance", b"rebalance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["copies", b"copies", "copies_deleted", b"copies_deleted", "rebalance", b"rebalance"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CleanUpRebalanceResponse: _TypeAlias = CleanUpRebalanceResponse  # noqa: Y015
 
 @_typing.final
 class ListRebalancesRequest(_message.Message):
@@ -796,3 +1193,49 @@ class DiagnoseRebalanceResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DiagnoseRebalanceResponse: _TypeAlias = DiagnoseRebalanceResponse  # noqa: Y015
+
+@_typing.final
+class MendRebalanceRequest(_message.Message):
+    """Asks to open what was left paused."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    validate_only: _builtins.bool
+    """Only check and answer; record nothing."""
+    def __init__(
+        self,
+        *,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MendRebalanceRequest: _TypeAlias = MendRebalanceRequest  # noqa: Y015
+
+@_typing.final
+class MendRebalanceResponse(_message.Message):
+    """Answers MendRebalance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REBALANCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rebalance(self) -> Global___Rebalance:
+        """The rebalance as recorded."""
+
+    def __init__(
+        self,
+        *,
+        rebalance: Global___Rebalance | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rebalance", b"rebalance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rebalance", b"rebalance"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MendRebalanceResponse: _TypeAlias = MendRebalanceResponse  # noqa: Y015

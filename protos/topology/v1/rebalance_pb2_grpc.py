@@ -29,9 +29,17 @@ class RebalanceServiceStub:
     """Plans, begins and steers rebalances. Served only where the operator has set `admin_rpcs`: whoever reaches it can move
     every order. A server moves nothing itself: a mover must run (`python -m shards.rebalance run --stay`).
 
+    Every command of `python -m shards.rebalance` is here, but two. `run` is the mover, a process of its own that lives
+    longer than any call. `home` moves the place where the topology is kept, for which files of the operator's are edited.
+    `reverse` is StartRebalance of that kind, and `status --watch` is WatchRebalance.
+
     Errors of all methods, beside those of every call: INVALID_ARGUMENT (INVALID_REQUEST) for what can never be,
-    FAILED_PRECONDITION (REBALANCE_REFUSED) for a step that is not legal now, with a text that names those that are, and
-    UNAVAILABLE while a shard or the topology's home does not answer.
+    FAILED_PRECONDITION (REBALANCE_REFUSED) for a step that is not legal now, whose ErrorInfo names those that are
+    (`legal_commands`), and UNAVAILABLE while a shard or the topology's home does not answer.
+
+    PlanRebalance, StartRebalance, VerifyRebalance, CleanUpRebalance and DiagnoseRebalance look through whole shards. A
+    worker does two of them at a time and refuses more (RESOURCE_EXHAUSTED, QUEUE_FULL). They end with the caller: when
+    its deadline has passed (unary ones: 10 s where it sets none) or when it cancels.
     """
 
     def __init__(self, channel):
@@ -55,6 +63,11 @@ class RebalanceServiceStub:
                 request_serializer=protos_dot_topology_dot_v1_dot_rebalance__pb2.GetRebalanceRequest.SerializeToString,
                 response_deserializer=protos_dot_topology_dot_v1_dot_rebalance__pb2.GetRebalanceResponse.FromString,
                 _registered_method=True)
+        self.WatchRebalance = channel.unary_stream(
+                '/topology.v1.RebalanceService/WatchRebalance',
+                request_serializer=protos_dot_topology_dot_v1_dot_rebalance__pb2.WatchRebalanceRequest.SerializeToString,
+                response_deserializer=protos_dot_topology_dot_v1_dot_rebalance__pb2.WatchRebalanceResponse.FromString,
+                _registered_method=True)
         self.PauseRebalance = channel.unary_unary(
                 '/topology.v1.RebalanceService/PauseRebalance',
                 request_serializer=protos_dot_topology_dot_v1_dot_rebalance__pb2.PauseRebalanceRequest.SerializeToString,
@@ -70,6 +83,16 @@ class RebalanceServiceStub:
                 request_serializer=protos_dot_topology_dot_v1_dot_rebalance__pb2.CancelRebalanceRequest.SerializeToString,
                 response_deserializer=protos_dot_topology_dot_v1_dot_rebalance__pb2.CancelRebalanceResponse.FromString,
                 _registered_method=True)
+        self.VerifyRebalance = channel.unary_stream(
+                '/topology.v1.RebalanceService/VerifyRebalance',
+                request_serializer=protos_dot_topology_dot_v1_dot_rebalance__pb2.VerifyRebalanceRequest.SerializeToString,
+                response_deserializer=protos_dot_topology_dot_v1_dot_rebalance__pb2.VerifyRebalanceResponse.FromString,
+                _registered_method=True)
+        self.CleanUpRebalance = channel.unary_stream(
+                '/topology.v1.RebalanceService/CleanUpRebalance',
+                request_serializer=protos_dot_topology_dot_v1_dot_rebalance__pb2.CleanUpRebalanceRequest.SerializeToString,
+                response_deserializer=protos_dot_topology_dot_v1_dot_rebalance__pb2.CleanUpRebalanceResponse.FromString,
+                _registered_method=True)
         self.ListRebalances = channel.unary_unary(
                 '/topology.v1.RebalanceService/ListRebalances',
                 request_serializer=protos_dot_topology_dot_v1_dot_rebalance__pb2.ListRebalancesRequest.SerializeToString,
@@ -80,26 +103,41 @@ class RebalanceServiceStub:
                 request_serializer=protos_dot_topology_dot_v1_dot_rebalance__pb2.DiagnoseRebalanceRequest.SerializeToString,
                 response_deserializer=protos_dot_topology_dot_v1_dot_rebalance__pb2.DiagnoseRebalanceResponse.FromString,
                 _registered_method=True)
+        self.MendRebalance = channel.unary_unary(
+                '/topology.v1.RebalanceService/MendRebalance',
+                request_serializer=protos_dot_topology_dot_v1_dot_rebalance__pb2.MendRebalanceRequest.SerializeToString,
+                response_deserializer=protos_dot_topology_dot_v1_dot_rebalance__pb2.MendRebalanceResponse.FromString,
+                _registered_method=True)
 
 
 class RebalanceServiceServicer:
     """Plans, begins and steers rebalances. Served only where the operator has set `admin_rpcs`: whoever reaches it can move
     every order. A server moves nothing itself: a mover must run (`python -m shards.rebalance run --stay`).
 
+    Every command of `python -m shards.rebalance` is here, but two. `run` is the mover, a process of its own that lives
+    longer than any call. `home` moves the place where the topology is kept, for which files of the operator's are edited.
+    `reverse` is StartRebalance of that kind, and `status --watch` is WatchRebalance.
+
     Errors of all methods, beside those of every call: INVALID_ARGUMENT (INVALID_REQUEST) for what can never be,
-    FAILED_PRECONDITION (REBALANCE_REFUSED) for a step that is not legal now, with a text that names those that are, and
-    UNAVAILABLE while a shard or the topology's home does not answer.
+    FAILED_PRECONDITION (REBALANCE_REFUSED) for a step that is not legal now, whose ErrorInfo names those that are
+    (`legal_commands`), and UNAVAILABLE while a shard or the topology's home does not answer.
+
+    PlanRebalance, StartRebalance, VerifyRebalance, CleanUpRebalance and DiagnoseRebalance look through whole shards. A
+    worker does two of them at a time and refuses more (RESOURCE_EXHAUSTED, QUEUE_FULL). They end with the caller: when
+    its deadline has passed (unary ones: 10 s where it sets none) or when it cancels.
     """
 
     def PlanRebalance(self, request, context):
-        """Tells exactly what a rebalance would move. Changes nothing. Looks through every shard unless `skip_sizes` is set.
+        """Tells exactly what a rebalance would move. Changes nothing. Looks through every shard unless `skip_sizes` is set:
+        give it a deadline to match.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StartRebalance(self, request, context):
-        """Records a rebalance, which a mover then does. Not idempotent: while one is open a second is refused.
+        """Plans and records a rebalance, which a mover then does. Not idempotent: while one is open a second is refused, so
+        that whoever has not heard the answer asks GetRebalance. Takes as long as PlanRebalance.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,6 +145,14 @@ class RebalanceServiceServicer:
 
     def GetRebalance(self, request, context):
         """Reads the present rebalance, or the last one. Read-only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchRebalance(self, request, context):
+        """Tells how the present rebalance goes on: at once, then whenever something has changed, at most twice a second. Ends
+        with OK after telling of one that is over, also when it was over before. Read-only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -133,6 +179,22 @@ class RebalanceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def VerifyRebalance(self, request, context):
+        """Reads every order that the last rebalance has moved, and compares it with the copy that was left behind. Read-only.
+        Tells how far it is, at most twice a second, and at last the result, with `done` set.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CleanUpRebalance(self, request, context):
+        """Deletes the copies that the last rebalance left behind, and lets emptied shards go, once its soak is over. Tells how
+        far it is, at most twice a second, and at last the rebalance. Broken off it is called again, and goes on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListRebalances(self, request, context):
         """Lists the rebalances that are over, newest first, at most 100. Read-only.
         """
@@ -141,7 +203,16 @@ class RebalanceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DiagnoseRebalance(self, request, context):
-        """Names every inconsistency, and the command that mends it. Read-only; takes about 2 s a shard.
+        """Names every inconsistency, and the command that mends it. Read-only; takes about 2 s, and longer where old copies
+        are looked for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MendRebalance(self, request, context):
+        """Records a rebalance that moves nothing: the mover that does it opens what was left paused. What DiagnoseRebalance
+        calls `doctor --mend`. Refused while a rebalance is open, whose own mover does the same.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -165,6 +236,11 @@ def add_RebalanceServiceServicer_to_server(servicer, server):
                     request_deserializer=protos_dot_topology_dot_v1_dot_rebalance__pb2.GetRebalanceRequest.FromString,
                     response_serializer=protos_dot_topology_dot_v1_dot_rebalance__pb2.GetRebalanceResponse.SerializeToString,
             ),
+            'WatchRebalance': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchRebalance,
+                    request_deserializer=protos_dot_topology_dot_v1_dot_rebalance__pb2.WatchRebalanceRequest.FromString,
+                    response_serializer=protos_dot_topology_dot_v1_dot_rebalance__pb2.WatchRebalanceResponse.SerializeToString,
+            ),
             'PauseRebalance': grpc.unary_unary_rpc_method_handler(
                     servicer.PauseRebalance,
                     request_deserializer=protos_dot_topology_dot_v1_dot_rebalance__pb2.PauseRebalanceRequest.FromString,
@@ -180,6 +256,16 @@ def add_RebalanceServiceServicer_to_server(servicer, server):
                     request_deserializer=protos_dot_topology_dot_v1_dot_rebalance__pb2.CancelRebalanceRequest.FromString,
                     response_serializer=protos_dot_topology_dot_v1_dot_rebalance__pb2.CancelRebalanceResponse.SerializeToString,
             ),
+            'VerifyRebalance': grpc.unary_stream_rpc_method_handler(
+                    servicer.VerifyRebalance,
+                    request_deserializer=protos_dot_topology_dot_v1_dot_rebalance__pb2.VerifyRebalanceRequest.FromString,
+                    response_serializer=protos_dot_topology_dot_v1_dot_rebalance__pb2.VerifyRebalanceResponse.SerializeToString,
+            ),
+            'CleanUpRebalance': grpc.unary_stream_rpc_method_handler(
+                    servicer.CleanUpRebalance,
+                    request_deserializer=protos_dot_topology_dot_v1_dot_rebalance__pb2.CleanUpRebalanceRequest.FromString,
+                    response_serializer=protos_dot_topology_dot_v1_dot_rebalance__pb2.CleanUpRebalanceResponse.SerializeToString,
+            ),
             'ListRebalances': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRebalances,
                     request_deserializer=protos_dot_topology_dot_v1_dot_rebalance__pb2.ListRebalancesRequest.FromString,
@@ -189,6 +275,11 @@ def add_RebalanceServiceServicer_to_server(servicer, server):
                     servicer.DiagnoseRebalance,
                     request_deserializer=protos_dot_topology_dot_v1_dot_rebalance__pb2.DiagnoseRebalanceRequest.FromString,
                     response_serializer=protos_dot_topology_dot_v1_dot_rebalance__pb2.DiagnoseRebalanceResponse.SerializeToString,
+            ),
+            'MendRebalance': grpc.unary_unary_rpc_method_handler(
+                    servicer.MendRebalance,
+                    request_deserializer=protos_dot_topology_dot_v1_dot_rebalance__pb2.MendRebalanceRequest.FromString,
+                    response_serializer=protos_dot_topology_dot_v1_dot_rebalance__pb2.MendRebalanceResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -202,9 +293,17 @@ class RebalanceService:
     """Plans, begins and steers rebalances. Served only where the operator has set `admin_rpcs`: whoever reaches it can move
     every order. A server moves nothing itself: a mover must run (`python -m shards.rebalance run --stay`).
 
+    Every command of `python -m shards.rebalance` is here, but two. `run` is the mover, a process of its own that lives
+    longer than any call. `home` moves the place where the topology is kept, for which files of the operator's are edited.
+    `reverse` is StartRebalance of that kind, and `status --watch` is WatchRebalance.
+
     Errors of all methods, beside those of every call: INVALID_ARGUMENT (INVALID_REQUEST) for what can never be,
-    FAILED_PRECONDITION (REBALANCE_REFUSED) for a step that is not legal now, with a text that names those that are, and
-    UNAVAILABLE while a shard or the topology's home does not answer.
+    FAILED_PRECONDITION (REBALANCE_REFUSED) for a step that is not legal now, whose ErrorInfo names those that are
+    (`legal_commands`), and UNAVAILABLE while a shard or the topology's home does not answer.
+
+    PlanRebalance, StartRebalance, VerifyRebalance, CleanUpRebalance and DiagnoseRebalance look through whole shards. A
+    worker does two of them at a time and refuses more (RESOURCE_EXHAUSTED, QUEUE_FULL). They end with the caller: when
+    its deadline has passed (unary ones: 10 s where it sets none) or when it cancels.
     """
 
     @staticmethod
@@ -278,6 +377,33 @@ class RebalanceService:
             '/topology.v1.RebalanceService/GetRebalance',
             protos_dot_topology_dot_v1_dot_rebalance__pb2.GetRebalanceRequest.SerializeToString,
             protos_dot_topology_dot_v1_dot_rebalance__pb2.GetRebalanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchRebalance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/topology.v1.RebalanceService/WatchRebalance',
+            protos_dot_topology_dot_v1_dot_rebalance__pb2.WatchRebalanceRequest.SerializeToString,
+            protos_dot_topology_dot_v1_dot_rebalance__pb2.WatchRebalanceResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -370,6 +496,60 @@ class RebalanceService:
             _registered_method=True)
 
     @staticmethod
+    def VerifyRebalance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/topology.v1.RebalanceService/VerifyRebalance',
+            protos_dot_topology_dot_v1_dot_rebalance__pb2.VerifyRebalanceRequest.SerializeToString,
+            protos_dot_topology_dot_v1_dot_rebalance__pb2.VerifyRebalanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CleanUpRebalance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/topology.v1.RebalanceService/CleanUpRebalance',
+            protos_dot_topology_dot_v1_dot_rebalance__pb2.CleanUpRebalanceRequest.SerializeToString,
+            protos_dot_topology_dot_v1_dot_rebalance__pb2.CleanUpRebalanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListRebalances(request,
             target,
             options=(),
@@ -413,6 +593,33 @@ class RebalanceService:
             '/topology.v1.RebalanceService/DiagnoseRebalance',
             protos_dot_topology_dot_v1_dot_rebalance__pb2.DiagnoseRebalanceRequest.SerializeToString,
             protos_dot_topology_dot_v1_dot_rebalance__pb2.DiagnoseRebalanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MendRebalance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/topology.v1.RebalanceService/MendRebalance',
+            protos_dot_topology_dot_v1_dot_rebalance__pb2.MendRebalanceRequest.SerializeToString,
+            protos_dot_topology_dot_v1_dot_rebalance__pb2.MendRebalanceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -30,9 +30,17 @@ class RebalanceServiceStub:
     """Plans, begins and steers rebalances. Served only where the operator has set `admin_rpcs`: whoever reaches it can move
     every order. A server moves nothing itself: a mover must run (`python -m shards.rebalance run --stay`).
 
+    Every command of `python -m shards.rebalance` is here, but two. `run` is the mover, a process of its own that lives
+    longer than any call. `home` moves the place where the topology is kept, for which files of the operator's are edited.
+    `reverse` is StartRebalance of that kind, and `status --watch` is WatchRebalance.
+
     Errors of all methods, beside those of every call: INVALID_ARGUMENT (INVALID_REQUEST) for what can never be,
-    FAILED_PRECONDITION (REBALANCE_REFUSED) for a step that is not legal now, with a text that names those that are, and
-    UNAVAILABLE while a shard or the topology's home does not answer.
+    FAILED_PRECONDITION (REBALANCE_REFUSED) for a step that is not legal now, whose ErrorInfo names those that are
+    (`legal_commands`), and UNAVAILABLE while a shard or the topology's home does not answer.
+
+    PlanRebalance, StartRebalance, VerifyRebalance, CleanUpRebalance and DiagnoseRebalance look through whole shards. A
+    worker does two of them at a time and refuses more (RESOURCE_EXHAUSTED, QUEUE_FULL). They end with the caller: when
+    its deadline has passed (unary ones: 10 s where it sets none) or when it cancels.
     """
 
     @_typing.overload
@@ -40,57 +48,117 @@ class RebalanceServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RebalanceServiceAsyncStub: ...
     PlanRebalance: _grpc.UnaryUnaryMultiCallable[_rebalance_pb2.PlanRebalanceRequest, _rebalance_pb2.PlanRebalanceResponse]
-    """Tells exactly what a rebalance would move. Changes nothing. Looks through every shard unless `skip_sizes` is set."""
+    """Tells exactly what a rebalance would move. Changes nothing. Looks through every shard unless `skip_sizes` is set:
+    give it a deadline to match.
+    """
     StartRebalance: _grpc.UnaryUnaryMultiCallable[_rebalance_pb2.StartRebalanceRequest, _rebalance_pb2.StartRebalanceResponse]
-    """Records a rebalance, which a mover then does. Not idempotent: while one is open a second is refused."""
+    """Plans and records a rebalance, which a mover then does. Not idempotent: while one is open a second is refused, so
+    that whoever has not heard the answer asks GetRebalance. Takes as long as PlanRebalance.
+    """
     GetRebalance: _grpc.UnaryUnaryMultiCallable[_rebalance_pb2.GetRebalanceRequest, _rebalance_pb2.GetRebalanceResponse]
     """Reads the present rebalance, or the last one. Read-only."""
+    WatchRebalance: _grpc.UnaryStreamMultiCallable[_rebalance_pb2.WatchRebalanceRequest, _rebalance_pb2.WatchRebalanceResponse]
+    """Tells how the present rebalance goes on: at once, then whenever something has changed, at most twice a second. Ends
+    with OK after telling of one that is over, also when it was over before. Read-only.
+    """
     PauseRebalance: _grpc.UnaryUnaryMultiCallable[_rebalance_pb2.PauseRebalanceRequest, _rebalance_pb2.PauseRebalanceResponse]
     """Lets the moves rest. A complete placement is left."""
     ResumeRebalance: _grpc.UnaryUnaryMultiCallable[_rebalance_pb2.ResumeRebalanceRequest, _rebalance_pb2.ResumeRebalanceResponse]
     """Goes on with what was paused or cancelled, and tries stuck slots again."""
     CancelRebalance: _grpc.UnaryUnaryMultiCallable[_rebalance_pb2.CancelRebalanceRequest, _rebalance_pb2.CancelRebalanceResponse]
     """Stops for good; slots that have moved stay where they are."""
+    VerifyRebalance: _grpc.UnaryStreamMultiCallable[_rebalance_pb2.VerifyRebalanceRequest, _rebalance_pb2.VerifyRebalanceResponse]
+    """Reads every order that the last rebalance has moved, and compares it with the copy that was left behind. Read-only.
+    Tells how far it is, at most twice a second, and at last the result, with `done` set.
+    """
+    CleanUpRebalance: _grpc.UnaryStreamMultiCallable[_rebalance_pb2.CleanUpRebalanceRequest, _rebalance_pb2.CleanUpRebalanceResponse]
+    """Deletes the copies that the last rebalance left behind, and lets emptied shards go, once its soak is over. Tells how
+    far it is, at most twice a second, and at last the rebalance. Broken off it is called again, and goes on.
+    """
     ListRebalances: _grpc.UnaryUnaryMultiCallable[_rebalance_pb2.ListRebalancesRequest, _rebalance_pb2.ListRebalancesResponse]
     """Lists the rebalances that are over, newest first, at most 100. Read-only."""
     DiagnoseRebalance: _grpc.UnaryUnaryMultiCallable[_rebalance_pb2.DiagnoseRebalanceRequest, _rebalance_pb2.DiagnoseRebalanceResponse]
-    """Names every inconsistency, and the command that mends it. Read-only; takes about 2 s a shard."""
+    """Names every inconsistency, and the command that mends it. Read-only; takes about 2 s, and longer where old copies
+    are looked for.
+    """
+    MendRebalance: _grpc.UnaryUnaryMultiCallable[_rebalance_pb2.MendRebalanceRequest, _rebalance_pb2.MendRebalanceResponse]
+    """Records a rebalance that moves nothing: the mover that does it opens what was left paused. What DiagnoseRebalance
+    calls `doctor --mend`. Refused while a rebalance is open, whose own mover does the same.
+    """
 
 @_typing.type_check_only
 class RebalanceServiceAsyncStub(RebalanceServiceStub):
     """Plans, begins and steers rebalances. Served only where the operator has set `admin_rpcs`: whoever reaches it can move
     every order. A server moves nothing itself: a mover must run (`python -m shards.rebalance run --stay`).
 
+    Every command of `python -m shards.rebalance` is here, but two. `run` is the mover, a process of its own that lives
+    longer than any call. `home` moves the place where the topology is kept, for which files of the operator's are edited.
+    `reverse` is StartRebalance of that kind, and `status --watch` is WatchRebalance.
+
     Errors of all methods, beside those of every call: INVALID_ARGUMENT (INVALID_REQUEST) for what can never be,
-    FAILED_PRECONDITION (REBALANCE_REFUSED) for a step that is not legal now, with a text that names those that are, and
-    UNAVAILABLE while a shard or the topology's home does not answer.
+    FAILED_PRECONDITION (REBALANCE_REFUSED) for a step that is not legal now, whose ErrorInfo names those that are
+    (`legal_commands`), and UNAVAILABLE while a shard or the topology's home does not answer.
+
+    PlanRebalance, StartRebalance, VerifyRebalance, CleanUpRebalance and DiagnoseRebalance look through whole shards. A
+    worker does two of them at a time and refuses more (RESOURCE_EXHAUSTED, QUEUE_FULL). They end with the caller: when
+    its deadline has passed (unary ones: 10 s where it sets none) or when it cancels.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     PlanRebalance: _aio.UnaryUnaryMultiCallable[_rebalance_pb2.PlanRebalanceRequest, _rebalance_pb2.PlanRebalanceResponse]  # type: ignore[assignment]
-    """Tells exactly what a rebalance would move. Changes nothing. Looks through every shard unless `skip_sizes` is set."""
+    """Tells exactly what a rebalance would move. Changes nothing. Looks through every shard unless `skip_sizes` is set:
+    give it a deadline to match.
+    """
     StartRebalance: _aio.UnaryUnaryMultiCallable[_rebalance_pb2.StartRebalanceRequest, _rebalance_pb2.StartRebalanceResponse]  # type: ignore[assignment]
-    """Records a rebalance, which a mover then does. Not idempotent: while one is open a second is refused."""
+    """Plans and records a rebalance, which a mover then does. Not idempotent: while one is open a second is refused, so
+    that whoever has not heard the answer asks GetRebalance. Takes as long as PlanRebalance.
+    """
     GetRebalance: _aio.UnaryUnaryMultiCallable[_rebalance_pb2.GetRebalanceRequest, _rebalance_pb2.GetRebalanceResponse]  # type: ignore[assignment]
     """Reads the present rebalance, or the last one. Read-only."""
+    WatchRebalance: _aio.UnaryStreamMultiCallable[_rebalance_pb2.WatchRebalanceRequest, _rebalance_pb2.WatchRebalanceResponse]  # type: ignore[assignment]
+    """Tells how the present rebalance goes on: at once, then whenever something has changed, at most twice a second. Ends
+    with OK after telling of one that is over, also when it was over before. Read-only.
+    """
     PauseRebalance: _aio.UnaryUnaryMultiCallable[_rebalance_pb2.PauseRebalanceRequest, _rebalance_pb2.PauseRebalanceResponse]  # type: ignore[assignment]
     """Lets the moves rest. A complete placement is left."""
     ResumeRebalance: _aio.UnaryUnaryMultiCallable[_rebalance_pb2.ResumeRebalanceRequest, _rebalance_pb2.ResumeRebalanceResponse]  # type: ignore[assignment]
     """Goes on with what was paused or cancelled, and tries stuck slots again."""
     CancelRebalance: _aio.UnaryUnaryMultiCallable[_rebalance_pb2.CancelRebalanceRequest, _rebalance_pb2.CancelRebalanceResponse]  # type: ignore[assignment]
     """Stops for good; slots that have moved stay where they are."""
+    VerifyRebalance: _aio.UnaryStreamMultiCallable[_rebalance_pb2.VerifyRebalanceRequest, _rebalance_pb2.VerifyRebalanceResponse]  # type: ignore[assignment]
+    """Reads every order that the last rebalance has moved, and compares it with the copy that was left behind. Read-only.
+    Tells how far it is, at most twice a second, and at last the result, with `done` set.
+    """
+    CleanUpRebalance: _aio.UnaryStreamMultiCallable[_rebalance_pb2.CleanUpRebalanceRequest, _rebalance_pb2.CleanUpRebalanceResponse]  # type: ignore[assignment]
+    """Deletes the copies that the last rebalance left behind, and lets emptied shards go, once its soak is over. Tells how
+    far it is, at most twice a second, and at last the rebalance. Broken off it is called again, and goes on.
+    """
     ListRebalances: _aio.UnaryUnaryMultiCallable[_rebalance_pb2.ListRebalancesRequest, _rebalance_pb2.ListRebalancesResponse]  # type: ignore[assignment]
     """Lists the rebalances that are over, newest first, at most 100. Read-only."""
     DiagnoseRebalance: _aio.UnaryUnaryMultiCallable[_rebalance_pb2.DiagnoseRebalanceRequest, _rebalance_pb2.DiagnoseRebalanceResponse]  # type: ignore[assignment]
-    """Names every inconsistency, and the command that mends it. Read-only; takes about 2 s a shard."""
+    """Names every inconsistency, and the command that mends it. Read-only; takes about 2 s, and longer where old copies
+    are looked for.
+    """
+    MendRebalance: _aio.UnaryUnaryMultiCallable[_rebalance_pb2.MendRebalanceRequest, _rebalance_pb2.MendRebalanceResponse]  # type: ignore[assignment]
+    """Records a rebalance that moves nothing: the mover that does it opens what was left paused. What DiagnoseRebalance
+    calls `doctor --mend`. Refused while a rebalance is open, whose own mover does the same.
+    """
 
 class RebalanceServiceServicer(metaclass=_abc_1.ABCMeta):
     """Plans, begins and steers rebalances. Served only where the operator has set `admin_rpcs`: whoever reaches it can move
     every order. A server moves nothing itself: a mover must run (`python -m shards.rebalance run --stay`).
 
+    Every command of `python -m shards.rebalance` is here, but two. `run` is the mover, a process of its own that lives
+    longer than any call. `home` moves the place where the topology is kept, for which files of the operator's are edited.
+    `reverse` is StartRebalance of that kind, and `status --watch` is WatchRebalance.
+
     Errors of all methods, beside those of every call: INVALID_ARGUMENT (INVALID_REQUEST) for what can never be,
-    FAILED_PRECONDITION (REBALANCE_REFUSED) for a step that is not legal now, with a text that names those that are, and
-    UNAVAILABLE while a shard or the topology's home does not answer.
+    FAILED_PRECONDITION (REBALANCE_REFUSED) for a step that is not legal now, whose ErrorInfo names those that are
+    (`legal_commands`), and UNAVAILABLE while a shard or the topology's home does not answer.
+
+    PlanRebalance, StartRebalance, VerifyRebalance, CleanUpRebalance and DiagnoseRebalance look through whole shards. A
+    worker does two of them at a time and refuses more (RESOURCE_EXHAUSTED, QUEUE_FULL). They end with the caller: when
+    its deadline has passed (unary ones: 10 s where it sets none) or when it cancels.
     """
 
     @_abc_1.abstractmethod
@@ -99,7 +167,9 @@ class RebalanceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rebalance_pb2.PlanRebalanceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_rebalance_pb2.PlanRebalanceResponse, _abc.Awaitable[_rebalance_pb2.PlanRebalanceResponse]]:
-        """Tells exactly what a rebalance would move. Changes nothing. Looks through every shard unless `skip_sizes` is set."""
+        """Tells exactly what a rebalance would move. Changes nothing. Looks through every shard unless `skip_sizes` is set:
+        give it a deadline to match.
+        """
 
     @_abc_1.abstractmethod
     def StartRebalance(
@@ -107,7 +177,9 @@ class RebalanceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rebalance_pb2.StartRebalanceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_rebalance_pb2.StartRebalanceResponse, _abc.Awaitable[_rebalance_pb2.StartRebalanceResponse]]:
-        """Records a rebalance, which a mover then does. Not idempotent: while one is open a second is refused."""
+        """Plans and records a rebalance, which a mover then does. Not idempotent: while one is open a second is refused, so
+        that whoever has not heard the answer asks GetRebalance. Takes as long as PlanRebalance.
+        """
 
     @_abc_1.abstractmethod
     def GetRebalance(
@@ -116,6 +188,16 @@ class RebalanceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_rebalance_pb2.GetRebalanceResponse, _abc.Awaitable[_rebalance_pb2.GetRebalanceResponse]]:
         """Reads the present rebalance, or the last one. Read-only."""
+
+    @_abc_1.abstractmethod
+    def WatchRebalance(
+        self,
+        request: _rebalance_pb2.WatchRebalanceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_rebalance_pb2.WatchRebalanceResponse], _abc.AsyncIterator[_rebalance_pb2.WatchRebalanceResponse]]:
+        """Tells how the present rebalance goes on: at once, then whenever something has changed, at most twice a second. Ends
+        with OK after telling of one that is over, also when it was over before. Read-only.
+        """
 
     @_abc_1.abstractmethod
     def PauseRebalance(
@@ -142,6 +224,26 @@ class RebalanceServiceServicer(metaclass=_abc_1.ABCMeta):
         """Stops for good; slots that have moved stay where they are."""
 
     @_abc_1.abstractmethod
+    def VerifyRebalance(
+        self,
+        request: _rebalance_pb2.VerifyRebalanceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_rebalance_pb2.VerifyRebalanceResponse], _abc.AsyncIterator[_rebalance_pb2.VerifyRebalanceResponse]]:
+        """Reads every order that the last rebalance has moved, and compares it with the copy that was left behind. Read-only.
+        Tells how far it is, at most twice a second, and at last the result, with `done` set.
+        """
+
+    @_abc_1.abstractmethod
+    def CleanUpRebalance(
+        self,
+        request: _rebalance_pb2.CleanUpRebalanceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_rebalance_pb2.CleanUpRebalanceResponse], _abc.AsyncIterator[_rebalance_pb2.CleanUpRebalanceResponse]]:
+        """Deletes the copies that the last rebalance left behind, and lets emptied shards go, once its soak is over. Tells how
+        far it is, at most twice a second, and at last the rebalance. Broken off it is called again, and goes on.
+        """
+
+    @_abc_1.abstractmethod
     def ListRebalances(
         self,
         request: _rebalance_pb2.ListRebalancesRequest,
@@ -155,6 +257,18 @@ class RebalanceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rebalance_pb2.DiagnoseRebalanceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_rebalance_pb2.DiagnoseRebalanceResponse, _abc.Awaitable[_rebalance_pb2.DiagnoseRebalanceResponse]]:
-        """Names every inconsistency, and the command that mends it. Read-only; takes about 2 s a shard."""
+        """Names every inconsistency, and the command that mends it. Read-only; takes about 2 s, and longer where old copies
+        are looked for.
+        """
+
+    @_abc_1.abstractmethod
+    def MendRebalance(
+        self,
+        request: _rebalance_pb2.MendRebalanceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rebalance_pb2.MendRebalanceResponse, _abc.Awaitable[_rebalance_pb2.MendRebalanceResponse]]:
+        """Records a rebalance that moves nothing: the mover that does it opens what was left paused. What DiagnoseRebalance
+        calls `doctor --mend`. Refused while a rebalance is open, whose own mover does the same.
+        """
 
 def add_RebalanceServiceServicer_to_server(servicer: RebalanceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -15,7 +15,7 @@ from shards.rebalance.cli.session import ACTING, Parameters, Session, register
 from shards.rebalance.cli.working import watch, work
 from shards.rebalance.commands import Wanted
 from shards.rebalance.fleet import Fleet
-from shards.rebalance.record import Command, IllegalStep, Kind, Options, RebalanceRecord
+from shards.rebalance.record import Command, Kind, Options, RebalanceRecord
 
 _EPILOG: Final = f"""[bold]An evening[/bold]
 
@@ -97,6 +97,17 @@ MOVING: Final[Parameters] = {
         ],
         None,
     ),
+    "may_wait": (
+        Annotated[
+            bool,
+            typer.Option(
+                "--may-wait",
+                help="Begin although callers' p99 is above --keep-p99-ms already, and wait until it is not.",
+                rich_help_panel=_MOVING,
+            ),
+        ],
+        False,
+    ),
     "detach": (
         Annotated[bool, typer.Option("--detach", help="Only record it: a mover that stands by does the work.")],
         False,
@@ -112,10 +123,13 @@ MEASURING: Final[Parameters] = {
 }
 
 
+_NO_OPTIONS: Final = frozenset({"detach", "may_wait"})
+
+
 def _options(base: Options, values: Mapping[str, Any]) -> Options:
     """Returns the options, with what was said on the command line in place of the present ones."""
     names = {"rows_per_s": "rows_per_s_max"}
-    said = {names.get(key, key): value for key, value in values.items() if key != "detach" and value is not None}
+    said = {names.get(key, key): value for key, value in values.items() if key not in _NO_OPTIONS and value is not None}
     return base._replace(**said)
 
 
@@ -203,7 +217,9 @@ def _starting(wanting: Wanting) -> Callable[..., Awaitable[ExitCode | None]]:
         options = _options(Options(), moving)
         async with session.fleet() as fleet:
             topology, made = await commands.survey(fleet, wanted, options, {} if no_sizes else None)
-            record = await commands.begin(fleet, topology, made, options, session.actor, is_dry=session.dry_run)
+            record = await commands.begin(
+                fleet, topology, made, options, session.actor, may_wait=moving["may_wait"], is_dry=session.dry_run
+            )
             if not session.as_json:
                 words = "Dry run: nothing was changed." if session.dry_run else f"Recorded as rebalance {record.id}."
                 session.out.print(show.plan(made, words))
@@ -281,10 +297,16 @@ async def resume(session: Session, *, detach: bool, **moving: Any) -> ExitCode |
         changed = (
             ""
             if found is None or options == found.options
-            else ", ".join(f"{k}={v}" for k, v in moving.items() if v is not None)
+            else ", ".join(f"{k}={v}" for k, v in moving.items() if k not in _NO_OPTIONS and v is not None)
         )
         record = await commands.tell(
-            fleet, Command.RESUME, session.actor, changed, options=options, is_dry=session.dry_run
+            fleet,
+            Command.RESUME,
+            session.actor,
+            changed,
+            options=options,
+            may_wait=moving["may_wait"],
+            is_dry=session.dry_run,
         )
         if session.dry_run:
             form = {"dry_run": True, **forms.record(record)}
@@ -317,10 +339,7 @@ async def check(session: Session) -> ExitCode:
     """Read every order that has moved, and compare it with the copy that was left behind."""
     async with session.fleet() as fleet:
         situation = await commands.look(fleet)
-        if situation.record is None:
-            raise IllegalStep("there is no rebalance to verify; start one")
-        moves = situation.record.moved(situation.topology)
-        report = await verify.verify(fleet, situation.topology, moves)
+        report = await verify.verify(fleet, situation.topology, commands.to_verify(situation))
     session.print(show.report(report), forms.report(report))
     return ExitCode.FOUND if report.wrong else ExitCode.OK
 
@@ -333,14 +352,9 @@ async def clean_up(
     """Delete the copies that were left behind, and let emptied shards go, once the soak is over."""
     async with session.fleet() as fleet:
         situation = await commands.look(fleet)
-        if situation.record is None:
-            raise IllegalStep("there is no rebalance to clean up after; start one")
-        if now:
-            situation.record.after(Command.CLEAN_UP, session.actor)
-        else:
-            cleanup.may_clean_up(situation.record)
+        record = commands.to_clean_up(situation, now=now)
         if session.dry_run:
-            left = await cleanup.leftovers(fleet, situation.topology, situation.record)
+            left = await cleanup.leftovers(fleet, situation.topology, record)
             session.print(f"{len(left)} copies would be deleted", {"dry_run": True, "copies": len(left)})
             return
         record = await cleanup.clean_up(fleet, session.actor)

@@ -46,7 +46,7 @@ def record(value: RebalanceRecord) -> Mapping[str, Any]:
         "finished_unix_ms": value.finished_unix_ms,
         "is_clean": value.is_clean,
         "entries": [entry(one) for one in value.entries],
-        "legal": [command.value for command in value.legal()],
+        "legal": [command.word for command in value.legal()],
     }
 
 
@@ -62,7 +62,7 @@ def situation(value: Situation) -> Mapping[str, Any]:
         "moved": None if value.record is None else len(value.record.moved(value.topology)),
         "progress": None if value.progress is None else progress(value.progress),
         "mover": value.mover,
-        "legal": [command.value for command in value.legal],
+        "legal": [command.word for command in value.legal],
     }
 
 

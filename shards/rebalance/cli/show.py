@@ -31,7 +31,6 @@ _STYLE: Final = {
     State.CANCELLED: "red",
     State.DONE: "green",
 }
-_WORD: Final = {Command.CLEAN_UP: "cleanup"}
 _ENTRIES_SHOWN_MAX: Final = 8
 _STUCK_SHOWN_MAX: Final = 8
 _SLOTS_SHOWN_MAX: Final = 12
@@ -150,7 +149,7 @@ def _entries(entries: Sequence[Entry]) -> Table:
     for entry in shown:
         table.add_row(
             Text(moment(entry.at_unix_ms), style="dim"),
-            _WORD.get(entry.command, entry.command.value),
+            entry.command.word,
             entry.who,
             Text(entry.detail, style="dim"),
         )
@@ -158,7 +157,7 @@ def _entries(entries: Sequence[Entry]) -> Table:
 
 
 def _next(value: Situation) -> Iterable[RenderableType]:
-    words = [_WORD.get(command, command.value) for command in value.legal]
+    words = [command.word for command in value.legal]
     if Command.START in value.legal and value.record is not None and value.record.moves:
         gone = {shard for shard, _ in value.record.shards_before} - {info.id for info in value.topology.shards}
         words += [] if gone else ["reverse"]
