@@ -76,12 +76,14 @@ class Callers:
         *,
         callers: int = 32,
         mint: Callable[[random.Random], str] | None = None,
+        orders_a_customer: int = ORDERS_A_CUSTOMER,
     ) -> None:
         self._service = service
         self._history = history
         self._seed = seed
         self._callers = callers
         self._mint = mint or _mint_now
+        self._orders_a_customer = orders_a_customer
         self._known: dict[str, _Known] = {}
         self._orders: list[_Known] = []
 
@@ -144,7 +146,7 @@ class Callers:
             await action(number, chance)
 
     async def _create(self, number: int, chance: random.Random) -> None:
-        customer = f"torture-{self._seed}-{len(self._orders) // ORDERS_A_CUSTOMER}"
+        customer = f"torture-{self._seed}-{len(self._orders) // self._orders_a_customer}"
         request = self._mint(chance)
         raw = parse_uuid7(request)
         assert raw is not None, request

@@ -21,6 +21,9 @@ TAIL_S: Final = 0.6
 """And so long after it has ended."""
 
 SETTLE_TIMEOUT_S: Final = 120.0
+ORDERS_A_CUSTOMER: Final = 4
+"""Few, so that orders lie in many slots soon."""
+
 OPERATIONS_MAX: Final = 200_000
 VIOLATIONS_SHOWN: Final = 3
 _ROUND_S: Final = 0.3
@@ -55,7 +58,7 @@ async def watched(
     """
     history = History()
     async with Face(endpoints, seed, timeouts_s) as face:
-        callers = Callers(face, history, seed, callers=callers_count)
+        callers = Callers(face, history, seed, callers=callers_count, orders_a_customer=ORDERS_A_CUSTOMER)
         over = asyncio.Event()
         calling = asyncio.ensure_future(_call(callers, over))
         try:
