@@ -10,6 +10,8 @@ from shards.stores.cassandra.session import Kind
 from shards.stores.embedded import EmbeddedCopies
 from tests.support.rebalances import record_of
 
+_TRIES_MAX = 100
+
 
 async def damage_a_slot(fleet: Fleet) -> bool:
     """Turns a bit in every copy of one slot that the present attempt has made; False where there is none yet.
@@ -48,7 +50,13 @@ async def _copies(fleet: Fleet) -> AsyncIterator[tuple[Copies, Row]]:
 
 
 async def _damage(copies: Copies, row: Row) -> None:
-    await _write(copies, row, flipped_byte(row).body)
+    bad = flipped_byte(row)
+    for _ in range(_TRIES_MAX):
+        await _write(copies, row, bad.body)
+        # a write that is conditional may bear a later time than one that is not and comes after it
+        (found,) = await copies.rows([row.key])
+        if found is None or found == bad or found.version != row.version:
+            return
 
 
 def flipped_byte(row: Row) -> Row:

@@ -87,6 +87,11 @@ class Callers:
         self._known: dict[str, _Known] = {}
         self._orders: list[_Known] = []
 
+    @property
+    def orders(self) -> int:
+        """Orders that were asked for so far."""
+        return len(self._orders)
+
     async def run(self, until: float, operations_max: int, operations_min: int = 0) -> None:
         """Calls until that ``time.monotonic`` second and for so many operations at least, and never for more."""
 

@@ -15,10 +15,10 @@ from shards.rebalance.record import Kind, State, start
 from shards.rebalance.verify import verify
 from tests.support.rebalances import Where, begin, record_of, run_mover, topology_of
 from tests.torture.rebalance.cases import THERE_AND_BACK, Case, Place
-from tests.torture.rebalance.watching import Watched, watched
+from tests.torture.rebalance.watching import LEAD_ORDERS, ORDERS_A_CUSTOMER, Watched, watched
 
 CALLERS: Final = 12
-CUSTOMERS: Final = 48
+CUSTOMERS: Final = LEAD_ORDERS // ORDERS_A_CUSTOMER
 """Of a trial; the slots of all of them move."""
 
 PATIENT_S: Final = 10.0

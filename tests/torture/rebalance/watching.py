@@ -14,14 +14,19 @@ from tests.torture.history.callers import Callers
 from tests.torture.history.face import CALL_TIMEOUTS_S, Face
 
 CACHE_TTL_S: Final = 1.0
-LEAD_S: Final = 1.5
-"""Callers call so long before it is begun."""
+LEAD_ORDERS: Final = 48
+"""Callers call until so many orders were asked for before it is begun."""
+
+LOOKS_MAX: Final = 300
+"""Or so often was looked whether they are."""
+
+_LOOK_S: Final = 0.05
 
 TAIL_S: Final = 0.6
 """And so long after it has ended."""
 
 SETTLE_TIMEOUT_S: Final = 120.0
-ORDERS_A_CUSTOMER: Final = 4
+ORDERS_A_CUSTOMER: Final = 2
 """Few, so that orders lie in many slots soon."""
 
 OPERATIONS_MAX: Final = 200_000
@@ -50,7 +55,6 @@ async def watched(
     callers_count: int,
     exact_replays: bool,
     timeouts_s: Sequence[float] = CALL_TIMEOUTS_S,
-    lead_s: float = LEAD_S,
 ) -> Watched:
     """Calls while ``what`` is done; then settles what is in doubt, reads everything, and judges.
 
@@ -62,7 +66,10 @@ async def watched(
         over = asyncio.Event()
         calling = asyncio.ensure_future(_call(callers, over))
         try:
-            await asyncio.sleep(lead_s)  # sleep: orders are there before they move
+            for _ in range(LOOKS_MAX):
+                if callers.orders >= LEAD_ORDERS:
+                    break
+                await asyncio.sleep(_LOOK_S)  # sleep: orders are there before they move
             began_s = time.monotonic()
             await what()
             took_s = time.monotonic() - began_s
