@@ -78,7 +78,7 @@ def _pauses(live: Live) -> list[Row]:
     def one(work: str, ms: float, most_ms: float) -> Row:
         side = Side("at most", _one(ms))
         return Row(
-            work, side, unit="ms", ratio=_one(ms / most_ms), ratio_of=f"of {most_ms:,.0f} ms", target=1.0, at_most=True
+            work, side, unit="ms", ratio=_one(ms / most_ms), ratio_of=f"{most_ms:,.0f} ms", target=1.0, at_most=True
         )
 
     return [
