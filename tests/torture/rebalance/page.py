@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from tests.torture.rebalance.cases import GROWTH
 from tests.torture.rebalance.trial import Result
 
 _HEAD: Final = """\
@@ -22,15 +23,19 @@ with two orders, *stale* answers that no order of events explains.
 
 *Cut short* are calls that ended without an answer, or past their deadline. One call in twenty has a deadline of 20 ms,
 so there are always some; where the mover dies with slots paused, calls to them wait until the next mover has taken
-over, three seconds later. The last two lines of each table are a quarter of all slots that move to a fourth shard, and
-back to the three; there nothing is killed, calls have ten seconds, and none may be cut short.
+over, three seconds later.
+"""
+
+_GROWN: Final = """
+The last two lines of a table are a quarter of all slots that move to a fourth shard, and back to the three. There nothing
+is killed, calls have ten seconds, and none may be cut short.
 """
 
 
 def page(results: Iterable[Result]) -> str:
     """Returns the page of these results."""
     rows = list(results)
-    text = [_HEAD]
+    text = [_HEAD + (_GROWN if any(row.case in GROWTH for row in rows) else "")]
     for store in dict.fromkeys(row.store for row in rows):
         text.append(f"\n## {store}\n")
         text.append("| what | operations | cut short | slots | verified | seconds | lost | doubled | stale |")
