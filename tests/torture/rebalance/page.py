@@ -27,8 +27,8 @@ over, three seconds later.
 """
 
 _GROWN: Final = """
-The last two lines of a table are a quarter of all slots that move to a fourth shard, and back to the three. There nothing
-is killed, calls have ten seconds, and none may be cut short.
+The last two lines of a table are a quarter of all slots that move to a fourth shard, and back to the three. There
+nothing is killed, calls have ten seconds, and none may be cut short.
 """
 
 
