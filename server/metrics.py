@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import json
 import os
-from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 from prometheus_client.mmap_dict import MmapedDict
 
 from server.admission.gate import Standing
+from server.tally import Tally
 
 _CALL_S: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+_WAIT_S: Final = (0.001, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0)
 _ROWS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
 
 CALLERS_MAX: Final = 64
@@ -103,7 +104,7 @@ SLOT_WAIT_SECONDS: Final = Definition(
     "histogram",
     (),
     "How long operations waited for a slot that was being moved, or for a lease that had run out.",
-    _CALL_S,
+    _WAIT_S,
 )
 SLOT_WAITERS: Final = Definition("crest_slot_waiters", "gauge", (), "Operations that wait so now.")
 RERUNS: Final = Definition(
@@ -111,6 +112,13 @@ RERUNS: Final = Definition(
     "counter",
     ("operation",),
     "Operations (write, read, list) that ran once more because their slot was paused or moved meanwhile.",
+)
+SLOT_PAUSE_SECONDS: Final = Definition(
+    "crest_slot_pause_seconds",
+    "histogram",
+    (),
+    "How long each slot that was moved was not served by a worker: no order of it waited longer there.",
+    _WAIT_S,
 )
 SLOTS_PAUSED: Final = Definition(
     "crest_slots_paused", "gauge", ("worker", "shard"), "Slots of a shard that the worker does not serve for a moment."
@@ -211,33 +219,6 @@ def _callers_in(counted: Path) -> list[str]:
     return [labels["caller_id"] for name, _, labels, _ in keys if name == CALLER_CALLS.name.removesuffix("_total")]
 
 
-class _Tally:
-    """The observations of one histogram since they were last written."""
-
-    __slots__ = ("_bounds", "_counts", "_histogram", "_sum")
-
-    def __init__(self, histogram: Histogram, bounds: Sequence[float]) -> None:
-        self._histogram = histogram
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)  # the last one is of what lies above all bounds
-        self._sum = 0.0
-
-    def observe(self, value: float) -> None:
-        """Takes one observation."""
-        self._sum += value
-        self._counts[bisect_left(self._bounds, value)] += 1
-
-    def write(self) -> None:
-        """Adds them to the histogram. Its own method takes them one by one only, so this adds to its parts."""
-        histogram: Any = self._histogram
-        for bucket, count in zip(histogram._buckets, self._counts, strict=True):  # noqa: SLF001  # see above
-            if count:
-                bucket.inc(count)
-        histogram._sum.inc(self._sum)  # noqa: SLF001  # see above
-        self._counts = [0] * len(self._counts)
-        self._sum = 0.0
-
-
 class Metrics:
     """What a worker measures: an observer of its calls and of its shards. Quick; never raises.
 
@@ -263,6 +244,7 @@ class Metrics:
         self._slot_waiters = _gauge(SLOT_WAITERS, registry)
         self._reruns = _counter(RERUNS, registry)
         self._slots_paused = _gauge(SLOTS_PAUSED, registry)
+        self._slot_pause_seconds = _histogram(SLOT_PAUSE_SECONDS, registry)
         self._lease_age_seconds = _gauge(LEASE_AGE_SECONDS, registry)
         self._leases_lost = _counter(LEASES_LOST, registry)
         self._worker = worker
@@ -273,10 +255,10 @@ class Metrics:
         self._calls_refused = _counter(CALLS_REFUSED, registry)
         self._tls_changes = _counter(TLS_CHANGES, registry)
         # what was seen since the last tick, by the labels it is written under
-        self._by_call: dict[tuple[str, str], _Tally] = {}
-        self._by_batch: dict[int, _Tally] = {}
-        self._by_store_call: dict[tuple[int, str], _Tally] = {}
-        self._by_cache_call: dict[str, _Tally] = {}
+        self._by_call: dict[tuple[str, str], Tally] = {}
+        self._by_batch: dict[int, Tally] = {}
+        self._by_store_call: dict[tuple[int, str], Tally] = {}
+        self._by_cache_call: dict[str, Tally] = {}
         self._by_caller: dict[str, int] = {}  # with all callers there ever were, since they are bounded
         self._by_event: dict[str, int] = {}
         self._handed = self._taken = 0
@@ -379,6 +361,10 @@ class Metrics:
         """So many slots of a shard are paused here."""
         self._slots_paused.labels(self._worker, shard).set(count)
 
+    def slot_paused(self, seconds: float) -> None:
+        """A slot was paused for so long."""
+        self._slot_pause_seconds.observe(seconds)
+
     def lease_age(self, shard: int, seconds: float) -> None:
         """So old is the lease on a shard."""
         self._lease_age_seconds.labels(self._worker, shard).set(seconds)
@@ -422,8 +408,8 @@ class Metrics:
             self._queue_rows.labels(shard).set(rows)
 
 
-def _tally(of: Definition, histogram: Histogram) -> _Tally:
-    return _Tally(histogram, of.buckets)
+def _tally(of: Definition, histogram: Histogram) -> Tally:
+    return Tally(histogram, of.buckets)
 
 
 def _counter(of: Definition, registry: CollectorRegistry) -> Counter:
