@@ -17,6 +17,7 @@ from rich.text import Text
 
 from shards.rebalance.commands import Situation
 from shards.rebalance.doctor import Finding
+from shards.rebalance.home_move import HomePlan
 from shards.rebalance.plan import Plan
 from shards.rebalance.progress import Progress
 from shards.rebalance.record import Command, Entry, Finished, RebalanceRecord, State
@@ -200,6 +201,17 @@ def report(value: Report) -> RenderableType:
     wrong = Text(f"{value.wrong:,}", style="bold red") if value.wrong else Text("none", style="green")
     facts.add_row("Wrong", wrong)
     return Group(facts, *(Text(f"  {line}", style="red") for line in value.named))
+
+
+def home(value: HomePlan, where: str) -> RenderableType:
+    """Returns how a move of the topology's home stands."""
+    facts = _facts()
+    is_there = Text("it is there", style="green") if value.is_moved else "it may move there"
+    facts.add_row("Topology", f"epoch {value.epoch}")
+    facts.add_row("New home", value.new)
+    facts.add_row("", is_there)
+    facts.add_row("Followed by", f"{value.workers} worker{'' if value.workers == 1 else 's'} that serve now")
+    return Group(facts, Text(), Text(where, style="dim"))
 
 
 def record_line(record: RebalanceRecord, what: str) -> Text:
