@@ -118,7 +118,10 @@ async def test_the_topology_moves_from_a_file_to_cassandra_under_load(tmp_path: 
         await make_empty(keyspace)
     embedded = StorageSettings(data_dir=tmp_path / "data", shards=1)
     os.close(prepare(embedded))
-    await (await open_router(embedded, Notes())).close()
+    router = await open_router(embedded, Notes())
+    for number in range(CUSTOMERS):
+        await write(router, new_row(f"customer {number}", body=b"older"))
+    await router.close()
 
     node = f'contact_points = ["{cluster.contact_points[0]}"]\nport = {cluster.port}\nreplication = 1\n'
     shards = f'[embedded]\ndata_dir = "data"\nshards = [0]\n[[shards]]\nid = 1\n{node}keyspace = "{cluster.keyspace}"\n'

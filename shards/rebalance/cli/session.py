@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
+import typer.core
 from rich.console import Console, RenderableType
 from rich.text import Text
 
@@ -126,9 +127,19 @@ class Session:
         return code
 
 
+class _InTheOrderOfUse(typer.core.TyperGroup):
+    """Lists what comes first of an evening first; typer would list groups of commands last."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # typer's own copy of click
+        """See click."""
+        first = ("plan", "start", "status")
+        return sorted(super().list_commands(ctx), key=lambda name: first.index(name) if name in first else len(first))
+
+
 def typer_of(help_text: str, **more: str) -> typer.Typer:
     """Returns an application without commands yet."""
     return typer.Typer(
+        cls=_InTheOrderOfUse,
         help=help_text,
         add_completion=False,  # there is no program of its own name to complete
         no_args_is_help=True,

@@ -85,8 +85,10 @@ def situation(value: Situation, messages: Sequence[str] = ()) -> RenderableType:
     moved = len(record.moved(value.topology))
     facts.add_row("Rebalance", Text.assemble((f"{record.id} {record.kind.value}  ", "bold"), state(record.state)))
     facts.add_row("Moved", _bar(moved, len(record.moves)))
-    if record.is_open and value.progress is not None:
-        _progress(facts, value.progress)
+    if value.progress is not None:
+        if record.is_open:
+            _progress(facts, value.progress)
+        _work(facts, value.progress)
     for stuck in record.stuck[:_STUCK_SHOWN_MAX]:
         orders = f" ({', '.join(stuck.order_ids)})" if stuck.order_ids else ""
         facts.add_row(Text("Stuck", style="red"), f"slot {stuck.slot}: {stuck.reason}{orders}")
@@ -117,10 +119,6 @@ def _progress(facts: Table, value: Progress) -> None:
         return
     left = "" if value.remaining_s is None else f", about {duration(value.remaining_s)} left"
     facts.add_row("Mover", f"{value.phase}{left}  [dim]{value.mover}[/dim]")
-    total = f" of {value.rows_total:,}" if value.rows_total else ""
-    facts.add_row(
-        "Copied", f"{value.rows_copied:,}{total} orders, {value.rows_per_s:,.0f}/s; read back {value.rows_verified:,}"
-    )
     facts.add_row("Throttle", f"{value.throttle_rows_per_s:,.0f} orders/s: {value.throttle_reason}")
     states = Counter(value.slot_states.values())
     under_way = ", ".join(f"{count} {name}" for name, count in sorted(states.items()))
@@ -128,10 +126,17 @@ def _progress(facts: Table, value: Progress) -> None:
         slots = ", ".join(map(str, sorted(value.slot_states)[:_SLOTS_SHOWN_MAX]))
         more = ", …" if len(value.slot_states) > _SLOTS_SHOWN_MAX else ""
         facts.add_row("Under way", f"{under_way}  [dim]slots {slots}{more}[/dim]")
-    if value.pause_ms_max:
-        facts.add_row("Pauses", f"p99 {value.pause_ms_p99:.0f} ms, longest {value.pause_ms_max:.0f} ms")
     if value.waiting_for:
         facts.add_row("Waits for", Text(", ".join(value.waiting_for), style="yellow"))
+
+
+def _work(facts: Table, value: Progress) -> None:
+    total = f" of {value.rows_total:,}" if value.rows_total else ""
+    facts.add_row(
+        "Copied", f"{value.rows_copied:,}{total} orders, {value.rows_per_s:,.0f}/s; read back {value.rows_verified:,}"
+    )
+    if value.pause_ms_max:
+        facts.add_row("Pauses", f"p99 {value.pause_ms_p99:.0f} ms, longest {value.pause_ms_max:.0f} ms")
 
 
 def _bar(done: int, total: int) -> RenderableType:
@@ -161,7 +166,7 @@ def _next(value: Situation) -> Iterable[RenderableType]:
     words = [command.word for command in value.legal]
     if Command.START in value.legal and value.record is not None and value.record.moves:
         gone = {shard for shard, _ in value.record.shards_before} - {info.id for info in value.topology.shards}
-        words += [] if gone else ["reverse"]
+        words += ["verify"] if gone else ["reverse", "verify"]
     if value.record is not None and value.record.state in {State.RUNNING, State.CANCELLING}:
         words.append("run")
     yield Text.assemble(("Next: ", "dim"), ", ".join(words))
