@@ -15,6 +15,7 @@ from shards.rebalance.home import Book
 from shards.rebalance.mover import Mover
 from shards.rebalance.record import Kind, State, start
 from shards.routing import Router
+from shards.settings import CassandraSettings
 from shards.topology_store import TopologyStore
 from tests.support.cassandra_node import make_empty, node_settings
 from tests.support.observers import Notes
@@ -111,6 +112,21 @@ async def test_orders_move_from_files_to_cassandra_under_load(tmp_path: Path) ->
         os.close(lock)
 
 
+def files(
+    embedded: StorageSettings, cluster: CassandraSettings, new_home: CassandraSettings
+) -> tuple[StorageSettings, StorageSettings, StorageSettings]:
+    """A data directory beside a cluster: while the home moves, afterwards, and as if it never moved."""
+    node = f'contact_points = ["{cluster.contact_points[0]}"]\nport = {cluster.port}\nreplication = 1\n'
+    shards = f'[embedded]\ndata_dir = "data"\nshards = [0]\n[[shards]]\nid = 1\n{node}keyspace = "{cluster.keyspace}"\n'
+
+    def with_file(name: str, home: str = "") -> StorageSettings:
+        file = embedded.data_dir.parent / name
+        file.write_text(shards + (f'[{home}]\n{node}keyspace = "{new_home.keyspace}"\n' if home else ""))
+        return dataclasses.replace(embedded, store="cassandra", topology_file=str(file))
+
+    return with_file("during.toml", "topology.next"), with_file("after.toml", "topology"), with_file("before.toml")
+
+
 async def test_the_topology_moves_from_a_file_to_cassandra_under_load(tmp_path: Path) -> None:
     """While customers shop the home moves, and slots after it, and nobody sees an error, nor whoever starts later."""
     cluster, new_home = node_settings("acsylla", "crest_mixed"), node_settings("acsylla", "crest_mixed_home")
@@ -123,16 +139,7 @@ async def test_the_topology_moves_from_a_file_to_cassandra_under_load(tmp_path: 
         await write(router, new_row(f"customer {number}", body=b"older"))
     await router.close()
 
-    node = f'contact_points = ["{cluster.contact_points[0]}"]\nport = {cluster.port}\nreplication = 1\n'
-    shards = f'[embedded]\ndata_dir = "data"\nshards = [0]\n[[shards]]\nid = 1\n{node}keyspace = "{cluster.keyspace}"\n'
-
-    def with_file(name: str, home: str = "") -> StorageSettings:
-        table = f'[{home}]\n{node}keyspace = "{new_home.keyspace}"\n' if home else ""
-        (tmp_path / name).write_text(shards + table)
-        return dataclasses.replace(embedded, store="cassandra", topology_file=str(tmp_path / name))
-
-    during = with_file("during.toml", "topology.next")
-    after, before = with_file("after.toml", "topology"), with_file("before.toml")
+    during, after, before = files(embedded, cluster, new_home)
     lock = prepare(during)
     notes = Notes()
     router = await open_router(during, notes)

@@ -182,3 +182,10 @@ def a_large_create(customer_id: str = "customer-1") -> pb.CreateOrderRequest:
         + [pb.OrderLine(sku=f"{i:064}", quantity=1, unit_price_minor=10**12) for i in range(191)],
         attributes={f"{i:064}": "v" * 256 for i in range(32)},
     )
+
+
+def renewed(batch: pb.BatchCreateOrdersRequest) -> pb.BatchCreateOrdersRequest:
+    """Gives every item a new request id."""
+    for item in batch.requests:
+        item.request_id = new_id()
+    return batch
