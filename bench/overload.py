@@ -1,7 +1,8 @@
 """What becomes of the service when it is offered more than it can do: once, twice, five and ten times its capacity.
 
-One kind of caller offers the multiples, another one of critical priority offers the same all the time. Calls have
-intended starts and a deadline; those that are not answered OK by then are no goodput, whatever became of them.
+Its capacity is the highest rate, offered in an open loop, at which all but one call of a hundred are answered OK by
+their deadline. One kind of caller offers the multiples, another one of critical priority offers the same all the time.
+Calls have intended starts and a deadline; those not answered OK by then are no goodput, whatever became of them.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from typing import Final, NamedTuple
 
 from bench import load, offering
 from bench.bed import Bed
-from bench.offering import Flow, Offered, Phase, Tally
-from bench.parts import Chart, Context, Event, Outcome, Row, Series, Side
+from bench.bursts import CALM_TIMES, Burst, charts, label, served
+from bench.offering import Flow, Offered, Phase
+from bench.parts import Context, Outcome, Row, Side
 from bench.subjects import Subject
 from bench.summary import Range
 
@@ -29,8 +31,11 @@ CALLERS: Final = 256
 CRITICAL_SHARE: Final = 0.05
 """Of the capacity, offered by the critical callers in every phase."""
 
-CALM_TIMES: Final = 0.7
-"""What is offered before and after a burst, of the capacity."""
+STEP: Final = 1.2
+"""The rates at which the capacity is looked for, one over the other: from what a closed loop does, up."""
+
+STEPS_MAX: Final = 6
+IN_TIME_MIN: Final = 0.99
 
 RECOVERY_S: Final = 5
 """By then after a burst the service answers again what is offered."""
@@ -50,34 +55,28 @@ class Lengths(NamedTuple):
 
     warm_s: float
     capacity_s: float
+    step_s: float
     calm_s: float
     burst_s: float
     after_s: float
     cost_s: float
 
 
-FULL: Final = Lengths(6, 10, 2, 30, 7, 4)
-QUICK: Final = Lengths(3, 4, 1, 4, 6, 2)
+FULL: Final = Lengths(6, 6, 5, 2, 30, 7, 4)
+QUICK: Final = Lengths(3, 3, 2, 1, 4, 6, 2)
 
 
-class Burst(NamedTuple):
-    """What came of one multiple."""
+class Costs(NamedTuple):
+    """What everything is compared with."""
 
-    times: int
-    is_throttled: bool
-    goodput: float
-    """Calls a second answered OK in time during the burst, both kinds of callers."""
-    offered: float
-    rest: Tally
-    critical: Tally
-    seconds: Sequence[float]
-    """Goodput of each second, calm and after included."""
-    recovered: float
-    """Least share of the calls answered OK in a second from ``RECOVERY_S`` after the burst on."""
+    closed: float
+    """Orders a second of 256 callers that wait for their answers."""
+    capacity: float
+    """Orders a second, see above."""
+    accept_us: float
+    """Processor time of an order, the database's included."""
+    refusal_us: float
     rss_mb: float
-    """Of all processes of the service, afterwards."""
-    server_cpu_s: float
-    generator_cpu_s: float
 
 
 class Overload:
@@ -86,7 +85,7 @@ class Overload:
     name = "overload"
     title = "Overload: ten times what it can do"
     needs_bed = True
-    budget_s = 230.0
+    budget_s = 260.0
 
     def run(self, context: Context) -> Outcome:
         """Measures the capacity, then offers its multiples, then counts what a refusal costs."""
@@ -94,14 +93,15 @@ class Overload:
         offering.ensure()
         with _crest(context, 11) as crest:
             crest.answer(load.create_request(random.Random(0)))
-            capacity, accept_us = _capacity(context, crest, lengths)
+            closed, accept_us = _closed(context, crest, lengths)
+            capacity = _capacity(context, crest, lengths, closed)
             rss_mb = _rss_mb(crest)
             bursts = [_burst(context, crest, lengths, capacity, times) for times in TIMES]
             throttled = _burst(context, crest, lengths, capacity, TIMES[-1], is_throttled=True)
         with _crest(context, 31, "--rate-limit=1") as refusing:
             refusing.answer(load.create_request(random.Random(0)))
-            refusal_us = _refusal_us(context, refusing, lengths, capacity)
-        return _outcome(capacity, accept_us, refusal_us, rss_mb, [*bursts, throttled])
+            refusal_us = _refusal_us(context, refusing, lengths, closed)
+        return _outcome(Costs(closed, capacity, accept_us, refusal_us, rss_mb), [*bursts, throttled])
 
 
 PART: Final = Overload()
@@ -118,17 +118,32 @@ def _crest(context: Context, offset: int, *flags: str) -> Subject:
     return Subject("crest", [command], endpoints, context.scratch / f"overload-{port}.log")
 
 
-def _capacity(context: Context, crest: Subject, lengths: Lengths) -> tuple[float, float]:
-    """Returns orders a second with as many callers as ghz has, and the service's own processor time of one in us."""
+def _closed(context: Context, crest: Subject, lengths: Lengths) -> tuple[float, float]:
+    """Returns orders a second with as many callers as ghz has, and the processor time of one in us."""
     callers = Flow(name="closed", targets=crest.endpoints, priority="normal", closed=CALLERS, deadline_s=10.0)
     offering.offer([callers], [Phase("warm", lengths.warm_s)], context.chance)
     before_s = _cpu_s(crest, context.bed)
-    done = offering.offer([callers], [Phase("capacity", lengths.capacity_s)], context.chance)
+    done = offering.offer([callers], [Phase("closed", lengths.capacity_s)], context.chance)
     tally = done.flows["closed"][0]
     used_s = _cpu_s(crest, context.bed) - before_s
-    capacity = tally.ok / lengths.capacity_s
-    context.tell(f"capacity {capacity:,.0f} orders/s, p99 {tally.ok_ms.get('p99', 0):.0f} ms")
-    return capacity, used_s / max(1, tally.ok) * 1e6
+    rate = tally.ok / lengths.capacity_s
+    context.tell(f"{CALLERS} callers in a closed loop: {rate:,.0f} orders/s, p99 {tally.ok_ms.get('p99', 0):.0f} ms")
+    return rate, used_s / max(1, tally.ok) * 1e6
+
+
+def _capacity(context: Context, crest: Subject, lengths: Lengths, closed: float) -> float:
+    """Returns the highest of some rates, each ``STEP`` times the one before, that was served in time; or ``closed``."""
+    capacity = closed
+    for step in range(STEPS_MAX):
+        rate = closed * STEP**step
+        flow = Flow(name="steps", targets=crest.endpoints, priority="normal", rate=rate, deadline_s=DEADLINE_S)
+        tally = offering.offer([flow], [Phase("step", lengths.step_s)], context.chance).flows["steps"][0]
+        p99_ms = tally.ok_ms.get("p99", 0)
+        context.tell(f"{rate:,.0f}/s offered: {served(tally):.1%} in time, p99 {p99_ms:.0f} ms")
+        if served(tally) < IN_TIME_MIN:
+            break
+        capacity = rate
+    return capacity
 
 
 def _burst(
@@ -157,9 +172,9 @@ def _burst(
         Phase("burst", lengths.burst_s, times),
         Phase("after", lengths.after_s, CALM_TIMES),
     ]
-    before_s = crest.cpu_s()
+    before_s, database_s = crest.cpu_s(), _database_s(context.bed)
     done = offering.offer(flows, phases, context.chance)
-    used_s = crest.cpu_s() - before_s
+    used_s, database_s = crest.cpu_s() - before_s, _database_s(context.bed) - database_s
     rest, critical = done.flows["shop"][1], done.flows["payments"][1]
     after = [*zip(done.flows["shop"][2].slices, done.flows["payments"][2].slices, strict=False)][RECOVERY_S:]
     burst = Burst(
@@ -173,18 +188,20 @@ def _burst(
         recovered=min(((a.ok + b.ok) / max(1, a.offered + b.offered) for a, b in after), default=0.0),
         rss_mb=_rss_mb(crest),
         server_cpu_s=used_s,
+        database_cpu_s=database_s,
         generator_cpu_s=done.cpu_s,
+        behind_ms=rest.behind_ms.get("p99", 0.0),
     )
     context.tell(
-        f"{_label(burst):<26} {burst.goodput:>7,.0f}/s of {burst.offered:>8,.0f}/s, "
-        f"p99 {rest.ok_ms.get('p99', 0):.0f} ms, critical {_served(critical):.2%}, after it {burst.recovered:.1%}"
+        f"{label(burst):<26} {burst.goodput:>7,.0f}/s of {burst.offered:>8,.0f}/s, "
+        f"p99 {rest.ok_ms.get('p99', 0):.0f} ms, critical {served(critical):.2%}, after it {burst.recovered:.1%}"
     )
     return burst
 
 
-def _refusal_us(context: Context, crest: Subject, lengths: Lengths, capacity: float) -> float:
+def _refusal_us(context: Context, crest: Subject, lengths: Lengths, closed: float) -> float:
     """Returns the service's processor time of a refusal in us, from a caller who has used up its rate."""
-    flow = Flow(name="flood", targets=crest.endpoints, priority="low", rate=3 * capacity, deadline_s=DEADLINE_S)
+    flow = Flow(name="flood", targets=crest.endpoints, priority="low", rate=3 * closed, deadline_s=DEADLINE_S)
     offering.offer([flow], [Phase("warm", 1.0)], context.chance)
     before_s, began_s = crest.cpu_s(), time.monotonic()
     done = offering.offer([flow], [Phase("cost", lengths.cost_s)], context.chance)
@@ -198,13 +215,13 @@ def _refusal_us(context: Context, crest: Subject, lengths: Lengths, capacity: fl
     return cost_us
 
 
-def _outcome(capacity: float, accept_us: float, refusal_us: float, rss_mb: float, bursts: Sequence[Burst]) -> Outcome:
-    peak = max(capacity, *(burst.goodput for burst in bursts))
-    most = Side("most it ever did", _alone(peak))
+def _outcome(costs: Costs, bursts: Sequence[Burst]) -> Outcome:
+    peak = max(costs.capacity, *(burst.goodput for burst in bursts))
+    most = Side("most it ever did, or all that was offered", _alone(peak))
     rows: list[Row] = []
     for burst in bursts:
         ours = Side(
-            _label(burst),
+            label(burst),
             _alone(burst.goodput),
             p50_ms=_alone(burst.rest.ok_ms.get("p50", 0.0)),
             p99_ms=_alone(burst.rest.ok_ms.get("p99", 0.0)),
@@ -212,27 +229,30 @@ def _outcome(capacity: float, accept_us: float, refusal_us: float, rss_mb: float
         )
         rows.append(
             Row(
-                f"goodput, {_label(burst)}",
+                f"goodput, {label(burst)}",
                 ours,
                 most,
-                _alone(burst.goodput / peak),
+                _alone(burst.goodput / min(peak, burst.offered)),
                 "goodput",
                 GOODPUT_MIN[burst.times],
-                note=f"critical callers {_served(burst.critical):.2%} served, "
-                f"{burst.recovered:.1%} of all {RECOVERY_S} s after it",
+                note=f"critical callers {served(burst.critical):.2%} served, "
+                f"{burst.recovered:.1%} of all {RECOVERY_S} s after it; {_shares(burst)}",
             )
         )
     worst = max(burst.rest.ok_ms.get("p99", 0.0) for burst in bursts)
     rows += [
         _row("p99 of accepted calls over their deadline", worst / (DEADLINE_S * 1000), 1.0, at_most=True),
-        _row("critical callers served, the worst", min(_served(one.critical) for one in bursts), CRITICAL_MIN),
+        _row("critical callers served, the worst", min(served(one.critical) for one in bursts), CRITICAL_MIN),
         _row(f"served again {RECOVERY_S} s after a burst, the worst", min(b.recovered for b in bursts), RECOVERED_MIN),
-        _row("a refusal over an accepted call, processor time", refusal_us / accept_us, REFUSAL_MAX, at_most=True),
+        _row(
+            "a refusal over an accepted call, processor time",
+            costs.refusal_us / costs.accept_us,
+            REFUSAL_MAX,
+            at_most=True,
+        ),
         _row("memory after ten times over after twice", bursts[-1].rss_mb / bursts[1].rss_mb, MEMORY_MAX, at_most=True),
     ]
-    return Outcome(
-        rows, _charts(bursts, capacity), _data(capacity, accept_us, refusal_us, rss_mb, bursts), _findings(rows)
-    )
+    return Outcome(rows, charts(bursts, costs.capacity), _data(costs, bursts), _findings(rows, costs))
 
 
 def _row(work: str, value: float, target: float, *, at_most: bool = False) -> Row:
@@ -240,69 +260,37 @@ def _row(work: str, value: float, target: float, *, at_most: bool = False) -> Ro
     return Row(work, side, None, _alone(value), "share", target, at_most=at_most, unit="")
 
 
-def _findings(rows: Sequence[Row]) -> list[str]:
-    missed = [row.work for row in rows if row.reached is False]
-    if not missed:
-        return []
-    why = (
-        "Server and generator share the cores: at k times the capacity, a call refused at r of the cost of one served "
-        "leaves (1 - k r) / (1 - r) of the capacity, less what offering costs."
-    )
-    return [f"Not reached: {'; '.join(missed)}.", why]
-
-
-def _charts(bursts: Sequence[Burst], capacity: float) -> list[Chart]:
-    plain = [burst for burst in bursts if not burst.is_throttled]
-    calm_s = len(bursts[0].seconds) - len(bursts[0].rest.slices)
-    goodput = Chart(
-        title="Goodput under overload",
-        explains="Orders a second answered in time, by how much was offered. It should stay level to the right of 1.",
-        kind="line",
-        x_label="offered, multiples of the capacity",
-        y_label="orders a second",
-        series=[
-            Series("answered in time", [float(b.times) for b in plain], [b.goodput for b in plain]),
-        ],
-        limit=capacity,
-        limit_text="capacity",
-    )
-    seconds = Chart(
-        title="Into a burst and out of it",
-        explains="Orders a second answered in time, second by second. After the burst the lines should come back to "
-        f"{CALM_TIMES:.0%} of the capacity at once.",
-        kind="line",
-        x_label="seconds",
-        y_label="orders a second",
-        series=[
-            Series(_label(burst), [float(second) for second in range(len(burst.seconds))], list(burst.seconds))
-            for burst in bursts
-        ],
-        events=[Event(float(max(1, min(calm_s, 2))), "the burst begins")],
-        limit=capacity,
-        limit_text="capacity",
-    )
-    return [goodput, seconds]
-
-
-def _data(
-    capacity: float, accept_us: float, refusal_us: float, rss_mb: float, bursts: Sequence[Burst]
-) -> dict[str, object]:
-    return {
-        "capacity": capacity,
-        "accept_us": accept_us,
-        "refusal_us": refusal_us,
-        "rss_mb": rss_mb,
-        "deadline_s": DEADLINE_S,
-        "bursts": [burst._asdict() for burst in bursts],
+def _shares(burst: Burst) -> str:
+    """Says who took how many cores, over the calm around the burst as well."""
+    length_s = len(burst.seconds)
+    cores = {
+        "service": burst.server_cpu_s / length_s,
+        "database": burst.database_cpu_s / length_s,
+        "generator": burst.generator_cpu_s / length_s,
     }
+    told = ", ".join(f"{name} {share:.2f}" for name, share in cores.items())
+    return f"cores: {told}; the generator came to a call {burst.behind_ms:.0f} ms late (p99)"
 
 
-def _label(burst: Burst) -> str:
-    return f"{burst.times} times its capacity" + (", callers hold back" if burst.is_throttled else "")
+def _findings(rows: Sequence[Row], costs: Costs) -> list[str]:
+    capacity = (
+        f"Capacity: {costs.capacity:,.0f} orders/s, the highest rate offered of which {IN_TIME_MIN:.0%} were answered "
+        f"within {DEADLINE_S:g} s; {CALLERS} callers in a closed loop had {costs.closed:,.0f}. An order took "
+        f"{costs.accept_us:.0f} us of service and database there, a refusal {costs.refusal_us:.0f} of the service."
+    )
+    found = [capacity]
+    missed = [row.work for row in rows if row.reached is False]
+    if missed:
+        why = (
+            "Server, database and generator share the cores: at k times the capacity, a call refused at r of the cost "
+            "of one served leaves (1 - k r) / (1 - r) of the capacity, less what offering costs."
+        )
+        found += [f"Not reached: {'; '.join(missed)}.", why]
+    return found
 
 
-def _served(tally: Tally) -> float:
-    return tally.ok / max(1, tally.offered)
+def _data(costs: Costs, bursts: Sequence[Burst]) -> dict[str, object]:
+    return costs._asdict() | {"deadline_s": DEADLINE_S, "bursts": [burst._asdict() for burst in bursts]}
 
 
 def _alone(value: float) -> Range:
@@ -326,7 +314,11 @@ def _rss_mb(crest: Subject) -> float:
 
 def _cpu_s(crest: Subject, bed: Bed | None) -> float:
     """Returns the processor time spent on orders so far: by the service and, where there is one, by its database."""
-    return crest.cpu_s() + (0.0 if bed is None else bed.cpu_s()["cassandra"])
+    return crest.cpu_s() + _database_s(bed)
+
+
+def _database_s(bed: Bed | None) -> float:
+    return 0.0 if bed is None else bed.cpu_s()["cassandra"]
 
 
 def main(tell: Callable[[str], None]) -> None:

@@ -78,7 +78,8 @@ class Coalescer:
                 await self._fly_creates(group, retry=retry)
 
             gatherer = self._creates[retry] = Gatherer(fly, self._limits)
-        return await gatherer.ask(request, request.ByteSize(), attempts.timeout_s)
+        kin = self._calls.fleet.placing.shard(request.customer_id)
+        return await gatherer.ask(request, request.ByteSize(), attempts.timeout_s, kin)
 
     async def get(self, request: orders_pb2.GetOrderRequest, attempts: Attempts) -> orders_pb2.Order:
         """Makes one attempt of a get; raises OrderError.

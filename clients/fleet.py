@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 import grpc
 
 from clients import endpoints
+from clients.placing import Placing
 from clients.subsetting import subset
 from clients.tls import Tls
 from protos.orders.v1 import orders_pb2_grpc
@@ -152,6 +153,8 @@ class Fleet:
         if policy not in POLICIES:
             raise ValueError(f"there is no balancing by {policy!r}; choose one of {', '.join(POLICIES)}")
         self.seeds = tuple(seeds)
+        self.placing = Placing()
+        """Where orders live, by the last topology that was told."""
         self._policy = policy
         self._tls = tls
         self._stamp = None if tls is None else tls.stamp()
@@ -280,6 +283,7 @@ class Fleet:
         """
         present = self._link
         assert present is not None
+        self.placing.adopt(topology.slot_shards)
         workers = tuple(worker.address for worker in topology.workers if worker.address)
         addresses = subset(workers, self._number) or self.seeds
         if set(addresses) == set(present.addresses):

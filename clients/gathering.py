@@ -3,12 +3,15 @@
 No timer makes anyone wait. A call that finds a free flight leaves at the end of the event loop's turn, together with
 whatever else was asked in that turn; the others leave as soon as a flight is back. So a lone call goes out at once, and
 the groups grow with the load by themselves, as they do in a store's group commit.
+
+Who asks may say what a call is *kin* to: what is committed together on the other side. A flight of one kin is back when
+that one commit is, and one of many kinds waits for the slowest.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
@@ -51,12 +54,16 @@ class Limits:
 class Waiting(Generic[RequestT, AnswerT]):
     """One call between being asked and being answered."""
 
-    __slots__ = ("answer", "deadline", "flight", "request", "size")
+    __slots__ = ("answer", "deadline", "flight", "number", "request", "size")
 
-    def __init__(self, request: RequestT, size: int, deadline: float, answer: asyncio.Future[AnswerT]) -> None:
+    def __init__(
+        self, request: RequestT, size: int, deadline: float, number: int, answer: asyncio.Future[AnswerT]
+    ) -> None:
         self.request = request
         self.size = size
         """Bytes."""
+        self.number = number
+        """In the order of asking."""
         self.deadline = deadline
         """Absolute seconds of the event loop's clock."""
         self.answer = answer
@@ -67,11 +74,13 @@ class Waiting(Generic[RequestT, AnswerT]):
 class _Flight:
     """One group under way."""
 
-    __slots__ = ("aboard", "began", "late", "task", "watch")
+    __slots__ = ("aboard", "began", "kin", "late", "task", "watch")
 
-    def __init__(self, aboard: int, began: float) -> None:
+    def __init__(self, aboard: int, kin: int, began: float) -> None:
         self.aboard = aboard
         """Calls that still want the answer."""
+        self.kin = kin
+        """Of most of them."""
         self.began = began
         self.late = False
         self.task: asyncio.Task[None] | None = None
@@ -92,7 +101,10 @@ class Gatherer(Generic[RequestT, AnswerT]):
     def __init__(self, fly: Callable[[list[Waiting[RequestT, AnswerT]]], Awaitable[None]], limits: Limits) -> None:
         self._fly = fly
         self._limits = limits
-        self._waiting: deque[Waiting[RequestT, AnswerT]] = deque()
+        self._lines: dict[int, deque[Waiting[RequestT, AnswerT]]] = {}
+        """Who waits, by kin; no line is empty."""
+        self._waiting = 0
+        self._asked = 0
         self._flights: set[_Flight] = set()
         self._under_way = 0
         """Flights that are not late."""
@@ -102,20 +114,25 @@ class Gatherer(Generic[RequestT, AnswerT]):
         self._loop = asyncio.get_running_loop()
 
     def __repr__(self) -> str:
-        return f"<Gatherer, {len(self._waiting)} waiting, {len(self._flights)} flights>"
+        return f"<Gatherer, {self._waiting} waiting, {len(self._flights)} flights>"
 
-    async def ask(self, request: RequestT, size: int, timeout_s: float) -> AnswerT:
+    async def ask(self, request: RequestT, size: int, timeout_s: float, kin: int = 0) -> AnswerT:
         """Returns the answer to one call; raises the OrderError that its flight settled on, or DeadlineExceeded."""
-        if len(self._waiting) >= self._limits.waiting_max:
+        if self._waiting >= self._limits.waiting_max:
             raise Overloaded(
-                f"{len(self._waiting)} calls of this client wait for an answer already",
+                f"{self._waiting} calls of this client wait for an answer already",
                 code=grpc.StatusCode.RESOURCE_EXHAUSTED,
                 retry_delay_s=self._usual_s,
             )
         loop = self._loop
         answer: asyncio.Future[AnswerT] = loop.create_future()
-        waiting = Waiting(request, size, loop.time() + timeout_s, answer)
-        self._waiting.append(waiting)
+        self._asked += 1
+        waiting = Waiting(request, size, loop.time() + timeout_s, self._asked, answer)
+        line = self._lines.get(kin)
+        if line is None:
+            line = self._lines[kin] = deque()
+        line.append(waiting)
+        self._waiting += 1
         self._leave_soon()
         expiry = loop.call_at(waiting.deadline, self._expire, waiting)
         try:
@@ -130,9 +147,11 @@ class Gatherer(Generic[RequestT, AnswerT]):
 
     async def close(self) -> None:
         """Cancels the flights; who waits for them is cancelled, too."""
-        for waiting in self._waiting:
-            waiting.answer.cancel()
-        self._waiting.clear()
+        for line in self._lines.values():
+            for waiting in line:
+                waiting.answer.cancel()
+        self._lines.clear()
+        self._waiting = 0
         tasks = [flight.task for flight in self._flights if flight.task is not None]
         for task in tasks:
             task.cancel()
@@ -148,28 +167,40 @@ class Gatherer(Generic[RequestT, AnswerT]):
         self._leaving = False
         limits = self._limits
         while self._waiting and (free := limits.flights_max - self._under_way) > 0:
-            share = max(limits.spread_min, -(-len(self._waiting) // free))
-            group = self._board(min(share, limits.items_max))
+            share = max(limits.spread_min, -(-self._waiting // free))
+            kin, group = self._board(min(share, limits.items_max))
             if group:
-                self._start(group)
+                self._start(kin, group)
 
-    def _board(self, items_max: int) -> list[Waiting[RequestT, AnswerT]]:
-        """Takes the next group off the queue; what was given up while it waited is dropped."""
+    def _board(self, items_max: int) -> tuple[int, list[Waiting[RequestT, AnswerT]]]:
+        """Takes the next group out of the lines, with what it is kin to; what was given up while it waited is dropped.
+
+        The line whose kin has the fewest flights goes first, then who has waited longest. A line that is long enough
+        for a flight has one of its own; a short one goes together with others.
+        """
+        flying = Counter(flight.kin for flight in self._flights)
+        kins = sorted(self._lines, key=lambda kin: (flying[kin], self._lines[kin][0].number))
+        if len(self._lines[kins[0]]) >= self._limits.spread_min:
+            del kins[1:]
         group: list[Waiting[RequestT, AnswerT]] = []
-        size = 0
-        waiting = self._waiting
-        while waiting and len(group) < items_max:
-            first = waiting[0]
-            if not first.answer.done():
-                size += first.size
-                if group and size > self._limits.bytes_max:
-                    break
-                group.append(first)
-            waiting.popleft()
-        return group
+        room = self._limits.bytes_max
+        for kin in kins:
+            line = self._lines[kin]
+            while line and len(group) < items_max:
+                first = line[0]
+                if not first.answer.done():
+                    if group and first.size > room:
+                        return kins[0], group
+                    room -= first.size
+                    group.append(first)
+                line.popleft()
+                self._waiting -= 1
+            if not line:
+                del self._lines[kin]
+        return kins[0], group
 
-    def _start(self, group: list[Waiting[RequestT, AnswerT]]) -> None:
-        flight = _Flight(len(group), self._loop.time())
+    def _start(self, kin: int, group: list[Waiting[RequestT, AnswerT]]) -> None:
+        flight = _Flight(len(group), kin, self._loop.time())
         for waiting in group:
             waiting.flight = flight
         late_s = min(max(4 * self._usual_s, self._limits.late_s_min), self._limits.late_s_max)

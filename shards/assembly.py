@@ -30,6 +30,7 @@ from shards.topology import Topology
 from shards.topology_store import TopologyStore
 from shards.wrappers.bounded import BoundedStore
 from shards.wrappers.cached import CachedStore
+from shards.wrappers.gathered import GatheredStore
 from shards.wrappers.observed import ObservedCache, ObservedStore
 from shards.wrappers.seals import Seals
 
@@ -159,7 +160,7 @@ def shard_over(store: Store, shard: int, cache: Cache, settings: StorageSettings
     observed = ObservedStore(store, shard=shard, observer=observer)
     remembered_s = settings.cache_ttl_s + CLOCKS_DIFFER_S
     cached = CachedStore(
-        observed,
+        GatheredStore(observed),
         ObservedCache(cache, observer),
         observer,
         remembered_s=remembered_s,

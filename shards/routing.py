@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import types
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from shards.contract import (
     APPLIED,
@@ -206,7 +207,7 @@ class Router:
         await self._resources.aclose()
 
     async def _answer(
-        self, slot: int, operation: str, deadline: float, run: Callable[[Place, Shard], Awaitable[_T]]
+        self, slot: int, operation: str, deadline: float, run: Callable[[Place, Shard], Coroutine[Any, Any, _T]]
     ) -> _T:
         """Runs what reads from a slot until its answer may be given."""
         for _ in range(_RUNS_MAX):
@@ -298,10 +299,32 @@ def _in_doubt(error: StoreError) -> StoreError:
     return error
 
 
-async def _by(deadline: float, answer: Awaitable[_T]) -> _T:
-    """Awaits an answer until the deadline, and then leaves it."""
+async def _by(deadline: float, answer: Coroutine[Any, Any, _T]) -> _T:
+    """Awaits an answer until the deadline, and then leaves it. One that is there at once needs no timer."""
+    try:
+        awaited = answer.send(None)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]  # of the coroutine, so a _T
     try:
         async with asyncio.timeout(deadline - time.monotonic()):
-            return await answer
+            return await _resumed(answer, awaited)
     except TimeoutError:
         raise DeadlineExceeded("the store did not answer before the deadline") from None
+
+
+@types.coroutine
+def _resumed(answer: Coroutine[Any, Any, _T], awaited: object) -> Generator[object, Any, _T]:
+    """Goes on with a coroutine that waits for what its first step gave."""
+    try:
+        while True:
+            try:
+                sent = yield awaited
+            except GeneratorExit:
+                answer.close()
+                raise
+            except BaseException as error:  # noqa: BLE001  it is the coroutine's: a cancellation, or what it waited for
+                awaited = answer.throw(error)
+            else:
+                awaited = answer.send(sent)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]  # as above

@@ -132,7 +132,7 @@ func (s *sender) run(begin time.Duration) error {
 }
 
 func (s *sender) arrive(phase int, at time.Duration) {
-	s.tallies[phase].offer(at - s.begin - s.starts[phase])
+	s.tallies[phase].offer(at-s.begin-s.starts[phase], s.clock()-at)
 	if s.holdsBack() {
 		s.end(call{phase, at, at}, held, at)
 		return

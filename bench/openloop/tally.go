@@ -25,6 +25,7 @@ type tally struct {
 	outcomes map[string]int
 	buckets  [30 * perOctave]int // of latencies of calls answered OK in time: from 1 us, 32 to an octave
 	refused  [30 * perOctave]int // of those answered otherwise
+	behind   [30 * perOctave]int // how long after its intended start a call was looked at first
 	slices   []slice
 }
 
@@ -42,8 +43,9 @@ func (t *tally) slice(at time.Duration) *slice {
 	return &t.slices[i]
 }
 
-func (t *tally) offer(at time.Duration) {
+func (t *tally) offer(at, behind time.Duration) {
 	t.offered++
+	t.behind[bucket(behind)]++
 	t.slice(at).Offered++
 }
 
@@ -97,6 +99,7 @@ func (t *tally) MarshalJSON() ([]byte, error) {
 		"outcomes":   t.outcomes,
 		"ok_ms":      quantiles(t.buckets[:]),
 		"refused_ms": quantiles(t.refused[:]),
+		"behind_ms":  quantiles(t.behind[:]),
 		"slices":     t.slices,
 	})
 }

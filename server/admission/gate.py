@@ -32,8 +32,9 @@ WAIT_S_MAX: Final = 10.0
 DEADLINE_SHARE: Final = 0.3
 """Of the time left to a call that it may wait in line; the rest is for being served, and for a rate that halves."""
 
-SLACK: Final = 2.0
-"""Times its usual time that a call is thought to need once it is begun: half of all take longer than usual."""
+SLACK: Final = (1.0, 2.0, 2.0)
+"""Times its usual time that a call is thought to need once it is begun, by priority. Half of all take longer than
+usual, so twice; but a critical one is tried with half a chance: to refuse it is to lose it for certain."""
 
 RATED_WINDOWS: Final = 6
 """Windows with a line in them before their rate counts. What the first calls of a worker take, or those that a store's
@@ -41,8 +42,10 @@ pause held up, says nothing of its capacity, and a burst that is over in a secon
 
 _RATE_GAIN: Final = 0.3
 _LATE_DECAY: Final = 0.98
-"""A refusal for want of time takes so much off what its method is thought to take, or one that was slow once and is
-refused ever since would never be known to be quick again."""
+_LATE_DECAY_S: Final = 0.02
+"""A refusal for want of time takes so much off what its method is thought to take, this often at most and only while
+none of its calls ends: or one that was slow once and is refused ever since would never be known to be quick again. If
+each refusal did, ten times the load would forget in a moment what calls take, and begin what must be late."""
 
 
 class Priority(enum.IntEnum):
@@ -124,6 +127,10 @@ class Gate:
         self._done = 0
         self._peak = 0
         self._was_full = False
+        self._decay_at = now
+        self._came = 0
+        self._left_s = 0.0
+        """Time until the deadlines of all calls that came in this window; none counts for more than may be waited."""
 
     def __repr__(self) -> str:
         return f"Gate({self.in_flight}/{self.limit.limit} units served, {self.waiting} wait, {self._rate:.0f}/s)"
@@ -138,27 +145,31 @@ class Gate:
 
         After BEGIN it counts as served until ``leave``. After WAIT it is to be given to ``put``, before anything else.
         """
+        left_s = deadline - now
+        self._came += 1
+        self._left_s += min(WAIT_S_MAX, left_s)
         if self.in_flight < self.limit.limit and not self.waiting:
-            if deadline - now > track.base_s:
+            if left_s > track.base_s:
                 self.in_flight += units
                 self._peak = max(self._peak, self.in_flight)
                 return BEGIN
-            return self._late(track)
+            track.base_s *= self._decay(track, now)
+            return LATE
         self._was_full = True
-        left_s = deadline - now
         wait_s = self._expected_wait_s(track, priority, units)
         self.wait_s = wait_s
         if wait_s > WAIT_S_MAX:
             return FULL
-        if wait_s > left_s * DEADLINE_SHARE or wait_s + SLACK * track.mean_s > left_s:
-            return self._late(track)
+        if wait_s > left_s * DEADLINE_SHARE or wait_s + SLACK[priority] * track.mean_s > left_s:
+            track.mean_s *= self._decay(track, now)
+            return LATE
         if self.waiting + units > QUEUE_UNITS_MAX and not self._makes_room(priority, units):
             return FULL
         return WAIT
 
     def put(self, waiter: Waiter, now: float) -> None:
         """Puts a call in line about which ``decide`` has just said WAIT."""
-        waiter.until = min(now + WAIT_S_MAX, waiter.deadline - SLACK * waiter.track.mean_s)
+        waiter.until = min(now + WAIT_S_MAX, waiter.deadline - SLACK[waiter.priority] * waiter.track.mean_s)
         self._lines[waiter.priority].append(waiter)
         self._units[waiter.priority] += waiter.units
         self.waiting += waiter.units
@@ -192,7 +203,7 @@ class Gate:
                 self._units[priority] -= waiter.units
                 self.waiting -= waiter.units
                 if not waiter.gone:
-                    waiter.turn_away(LATE if waiter.deadline - SLACK * waiter.track.mean_s <= now else FULL)
+                    waiter.turn_away(LATE if waiter.deadline - SLACK[priority] * waiter.track.mean_s <= now else FULL)
             line.extend(kept)
         if self.waiting:
             self._begin_next(now)
@@ -221,8 +232,9 @@ class Gate:
                 self.waiting -= waiter.units
                 if waiter.gone:
                     continue
-                if now + SLACK * waiter.track.mean_s > waiter.deadline:
-                    waiter.turn_away(self._late(waiter.track))
+                if now + SLACK[priority] * waiter.track.mean_s > waiter.deadline:
+                    waiter.track.mean_s *= self._decay(waiter.track, now)
+                    waiter.turn_away(LATE)
                     continue
                 self.in_flight += waiter.units
                 self._peak = max(self._peak, self.in_flight)
@@ -248,10 +260,12 @@ class Gate:
                     waiter.turn_away(FULL)
         return True
 
-    def _late(self, track: Track) -> Verdict:
-        track.mean_s *= _LATE_DECAY
-        track.base_s *= _LATE_DECAY
-        return LATE
+    def _decay(self, track: Track, now: float) -> float:
+        """Returns what a refusal for want of time leaves of the time that its method is thought to take."""
+        if now < self._decay_at or track.count:
+            return 1.0
+        self._decay_at = now + _LATE_DECAY_S
+        return _LATE_DECAY
 
     def _close_window(self, now: float) -> None:
         length_s = now - self._window_from
@@ -266,6 +280,7 @@ class Gate:
             self._rate += _RATE_GAIN * (rate - self._rate)
         elif rate > self._rate:
             self._rate = rate if self._rate else 0.0
-        self.limit.close_window(self._peak)
+        self.limit.close_window(self._peak, self._left_s / self._came if self._came else 0.0)
+        self._left_s, self._came = 0.0, 0
         self._window_from, self._done, self._peak = now, 0, self.in_flight
         self._was_full = self.waiting > 0

@@ -5,7 +5,9 @@ calls take about as long as they do without company the limit grows by its squar
 proportion. Three differences, each for a reason of ours:
 
 - Group commit makes a call in company cheaper and slower, so latency may double (``TOLERANCE``) before it shrinks, and
-  a base of a few milliseconds counts as ``BASE_S_MIN``.
+  a base of a few milliseconds counts as ``BASE_S_MIN``. Nor does it shrink as long as calls are done in a good part of
+  the time that their callers have (``SOON_SHARE``): to answer sooner than that gains nothing, and smaller groups lose
+  much where each takes long anyway. It does shrink once they take half of that time, whatever the base.
 - Methods differ by factors, so each is compared with itself, and the gradient is taken of the mean ratio.
 - Nothing is slowed down to measure how fast it would be alone, as Envoy does. A method's base is what it takes in a
   worker that is not busy; when a busy one has been at the floor for a while, what it takes there is the base (as in
@@ -37,6 +39,16 @@ CEILING: Final = 512
 
 TOLERANCE: Final = 2.0
 """A call may take so many times its base before the limit shrinks."""
+
+SOON_SHARE: Final = 0.45
+"""Of the time that callers give their calls: what is done in that is done soon enough. Beside what a call may wait in
+line it leaves a fourth of the time for those that take longer than most."""
+
+SOON_S_MAX: Final = 0.45
+"""However much time callers have, a call that takes longer than this has to be compared with its base."""
+
+LATE_SHARE: Final = 0.5
+"""Of that time: what takes longer is slow, whatever it takes alone, since calls are refused that need twice as much."""
 
 GRADIENT_MIN: Final = 0.5
 """A window takes away half of the limit at most, whatever it saw."""
@@ -100,8 +112,13 @@ class GradientLimit:
         """Notes how late the event loop was; it counts in the present window."""
         self._lag_s = max(self._lag_s, seconds)
 
-    def close_window(self, peak: int) -> None:
-        """Ends a window in which up to ``peak`` units were served at once, and sets the limit for the next one."""
+    def close_window(self, peak: int, left_s: float = 0.0) -> None:
+        """Ends a window in which up to ``peak`` units were served at once, and sets the limit for the next one.
+
+        The calls that came in it had ``left_s`` until their deadlines, in the mean; 0: not known.
+        """
+        least_s = max(BASE_S_MIN, min(SOON_S_MAX, SOON_SHARE * left_s) / self._tolerance)
+        most_s = max(least_s, LATE_SHARE * left_s / self._tolerance) if left_s > 0 else math.inf
         is_busy = 2 * peak >= self.limit
         is_based = is_busy and self._at_floor >= FLOOR_WINDOWS
         calls, ratios = 0, 0.0
@@ -111,14 +128,14 @@ class GradientLimit:
             mean_s = track.sum_s / track.count
             _update(track, mean_s, is_busy=is_busy, is_based=is_based)
             calls += track.count
-            ratios += track.count * mean_s / max(track.base_s, BASE_S_MIN)
+            ratios += track.count * mean_s / min(max(track.base_s, least_s), most_s)
             track.sum_s, track.count = 0.0, 0
         lag_s, self._lag_s = self._lag_s, 0.0
         if is_based:
             self._at_floor = 0
         if not is_busy or not calls:
             return
-        slowness = max(ratios / calls, self._tolerance * lag_s / LAG_S_MAX, 1e-3)
+        slowness = max(ratios / calls, self._tolerance * lag_s / max(LAG_S_MAX, least_s), 1e-3)
         gradient = max(GRADIENT_MIN, min(1.0, self._tolerance / slowness))
         wanted = self._exact * gradient + math.sqrt(self._exact)
         step = wanted - self._exact

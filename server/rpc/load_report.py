@@ -24,6 +24,10 @@ KEY: Final = "endpoint-load-metrics-bin"
 INTERVAL_S: Final = 0.1
 """Between two reports. Callers re-weigh as often (``weightUpdatePeriod``), which is the shortest that gRPC allows."""
 
+TICK_S: Final = 0.02
+"""How often it is looked whether the loop is late. Looked at once an interval, a worker that stands still for most of
+each interval, and is back when it ends, would be on time."""
+
 SMOOTHING: Final = 0.15
 """Weight of the last interval: a report remembers about a second, as long as a pause that is worth turning away for."""
 
@@ -90,10 +94,15 @@ class LoadReport:
 
     async def run(self) -> None:
         """Samples until cancelled."""
-        then, cpu_then = time.monotonic(), time.process_time()
+        then, cpu_then, late_s = time.monotonic(), time.process_time(), 0.0
+        looked = then
         while True:
-            await asyncio.sleep(INTERVAL_S)
-            now, cpu_now = time.monotonic(), time.process_time()
-            passed_s = now - then
-            self.sample(passed_s, cpu_now - cpu_then, max(0.0, passed_s - INTERVAL_S))
-            then, cpu_then = now, cpu_now
+            await asyncio.sleep(TICK_S)
+            now = time.monotonic()
+            late_s += max(0.0, now - looked - TICK_S)
+            looked = now
+            if now - then < INTERVAL_S:
+                continue
+            cpu_now = time.process_time()
+            self.sample(now - then, cpu_now - cpu_then, late_s)
+            then, cpu_then, late_s = now, cpu_now, 0.0

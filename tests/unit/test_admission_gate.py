@@ -107,8 +107,31 @@ def test_a_method_that_was_slow_once_is_tried_again() -> None:
     """However slow a method is thought to be, calls with short deadlines are refused for a while only."""
     desk = Desk()
     desk.track.base_s = desk.track.mean_s = 5.0
-    assert desk.come(NORMAL, left_s=0.1).refused is Verdict.LATE
-    assert any(desk.come(NORMAL, left_s=0.1).began is not None for _ in range(1000))
+    tries = [desk.come(NORMAL, now=number / 100, left_s=0.1) for number in range(1000)]
+    assert tries[0].refused is Verdict.LATE
+    assert any(call.began is not None for call in tries)
+
+
+def test_what_a_method_takes_is_not_forgotten_by_refusing() -> None:
+    """However many are refused in a moment, none is begun that would be late."""
+    desk = Desk()
+    desk.come(NORMAL, units=2)
+    desk.track.mean_s = 0.6
+    assert {desk.come(NORMAL, left_s=1.0).refused for _ in range(10_000)} == {Verdict.LATE}
+
+
+def test_a_critical_call_is_tried_with_half_a_chance() -> None:
+    """Where others are refused because calls often take longer than they have, a critical one waits for its turn."""
+    desk = Desk()
+    served = desk.come(NORMAL, units=2)
+    desk.track.mean_s = 0.6
+    assert desk.come(NORMAL, left_s=1.0).refused is Verdict.LATE
+    critical = desk.come(CRITICAL, left_s=1.0)
+    desk.gate.sweep(0.2)
+    desk.end(served, 0.3, seconds=0.6)
+    assert critical.began is not None
+    desk.come(NORMAL)
+    assert desk.come(CRITICAL, left_s=0.5).refused is Verdict.LATE
 
 
 def test_the_line_is_bounded_and_the_lowest_make_room() -> None:
@@ -197,20 +220,56 @@ class Worker:
     def _until(self, now: float) -> None:
         while self._ends and self._ends[0][0] <= now:
             self._now, _, call, began = heapq.heappop(self._ends)
-            if self._now > call.deadline:
-                self.late += 1
-            else:
-                self.served[Priority(call.priority)] += 1
-                self.done_at.append(self._now)
-            self.gate.leave(self.track, 1, self._now - began, self._now, is_ok=True)
-            self._sweep()
+            self._end(call, began)
         self._now = now
+        self._sweep()
+
+    def _end(self, call: Call, began: float) -> None:
+        if self._now > call.deadline:
+            self.late += 1
+        else:
+            self.served[Priority(call.priority)] += 1
+            self.done_at.append(self._now)
+        self.gate.leave(self.track, 1, self._now - began, self._now, is_ok=True)
         self._sweep()
 
     def _sweep(self) -> None:
         if self._now >= self._sweep_at:
             self._sweep_at = self._now + 0.05
             self.gate.sweep(self._now)
+
+
+class GroupWorker(Worker):
+    """A worker whose calls are done in rounds: one takes so long, and so much more for each call that it holds."""
+
+    ROUND_MAX = 300
+
+    def __init__(self, round_s: float, call_s: float) -> None:
+        super().__init__(1.0, 0.0)
+        self.round_s = round_s
+        self.call_s = call_s
+        self._gathered: list[tuple[Call, float]] = []
+        self._round: list[tuple[Call, float]] = []
+        self._round_end = 0.0
+
+    def _begin(self, call: Call) -> None:
+        self._gathered.append((call, self._now))
+        if not self._round:
+            self._start()
+
+    def _start(self) -> None:
+        self._round, self._gathered = self._gathered[: self.ROUND_MAX], self._gathered[self.ROUND_MAX :]
+        self._round_end = self._now + self.round_s + self.call_s * len(self._round)
+
+    def _until(self, now: float) -> None:
+        while self._round and self._round_end <= now:
+            self._now = self._round_end
+            ended, self._round = self._round, []
+            self._start()
+            for call, began in ended:
+                self._end(call, began)
+        self._now = now
+        self._sweep()
 
 
 @settings(max_examples=15, deadline=None)
@@ -242,6 +301,23 @@ def test_it_serves_at_capacity_beyond_capacity(times: int) -> None:
     assert critical >= 0.995
     assert worker.served[NORMAL] > 10 * worker.served[LOW]
     assert worker.gate.waiting <= rate  # nobody is put in line for longer than a part of his deadline
+
+
+def test_rounds_that_take_longer_under_load_stay_large() -> None:
+    """When each round of commits takes twice as long as it did in calm, smaller rounds would not make it shorter."""
+    worker = GroupWorker(round_s=0.08, call_s=0.0002)
+    chance = random.Random(5)
+    worker.load(3.0, {NORMAL: 300.0}, chance)
+    worker.round_s, worker.call_s = 2 * worker.round_s, 2 * worker.call_s
+    worker.load(8.0, {CRITICAL: 50.0, NORMAL: 9_000.0}, chance)
+    worker.served.clear()
+    worker.refused.clear()
+    worker.late = 0
+    worker.load(18.0, {CRITICAL: 50.0, NORMAL: 9_000.0}, chance)
+    best = 10 * worker.ROUND_MAX / (worker.round_s + worker.ROUND_MAX * worker.call_s)
+    assert sum(worker.served.values()) >= 0.65 * best
+    assert worker.late <= 0.02 * best
+    assert worker.refused[CRITICAL] <= 0.005 * worker.served[CRITICAL]
 
 
 def test_it_recovers_after_a_burst() -> None:

@@ -6,7 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.admission.limit import BASE_S_MIN, CEILING, FLOOR, FLOOR_WINDOWS, LAG_S_MAX, GradientLimit, Track
+from server.admission.limit import (
+    BASE_S_MIN,
+    CEILING,
+    FLOOR,
+    FLOOR_WINDOWS,
+    LAG_S_MAX,
+    LATE_SHARE,
+    SOON_S_MAX,
+    SOON_SHARE,
+    START,
+    TOLERANCE,
+    GradientLimit,
+    Track,
+)
 
 
 class Station:
@@ -123,6 +136,21 @@ def test_a_late_event_loop_lowers_the_limit() -> None:
                 limit.lagged(4 * LAG_S_MAX)
             station.window()
     assert late.limit < calm.limit / 2
+
+
+@given(st.floats(0.01, 60.0), st.floats(0.001, 10.0))
+def test_what_is_done_soon_enough_is_not_slow(left_s: float, call_s: float) -> None:
+    """Callers' time decides beside the base: well within it the limit does not shrink, beyond half of it it does."""
+    limit = GradientLimit()
+    track = limit.track()
+    for seconds in (*[0.001] * 50, *[call_s] * 50):  # quick in calm, then as said
+        is_calm = seconds != call_s
+        track.count, track.sum_s = 100, 100 * seconds
+        limit.close_window(1 if is_calm else limit.limit, left_s)
+    if call_s <= max(TOLERANCE * BASE_S_MIN, min(SOON_S_MAX, SOON_SHARE * left_s)):
+        assert limit.limit == CEILING
+    elif call_s > 1.2 * max(TOLERANCE * BASE_S_MIN, SOON_S_MAX, LATE_SHARE * left_s):
+        assert limit.limit < START
 
 
 def test_methods_are_compared_with_themselves() -> None:

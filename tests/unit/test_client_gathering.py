@@ -35,9 +35,9 @@ class Airport:
             if not call.answer.done():
                 call.answer.set_result(call.request.upper())
 
-    def ask(self, *names: str, size: int = 1, timeout_s: float = 30.0) -> list[asyncio.Task[str]]:
+    def ask(self, *names: str, size: int = 1, timeout_s: float = 30.0, kin: int = 0) -> list[asyncio.Task[str]]:
         """Asks so many calls in one turn of the loop."""
-        return [asyncio.create_task(self.gatherer.ask(name, size, timeout_s)) for name in names]
+        return [asyncio.create_task(self.gatherer.ask(name, size, timeout_s, kin)) for name in names]
 
     def land(self, flight: int) -> None:
         """Lets a flight end."""
@@ -58,6 +58,38 @@ async def test_a_lone_call_leaves_at_once_and_alone() -> None:
     assert airport.groups == [["a"]]
     airport.land(0)
     assert await call == "A"
+
+
+async def test_kin_fly_together() -> None:
+    """What is committed together leaves together, the kin with no flight first; short lines share one."""
+    airport = Airport(flights_max=1, spread_min=2)
+    first = airport.ask("a0", kin=0)
+    await turns()
+    others = [airport.ask(name, kin=int(name[1]))[0] for name in ("b0", "c0", "d1", "e2", "f1", "g3")]
+    await turns()
+    for flight in range(4):
+        airport.land(flight)
+        await turns()
+    assert airport.groups == [["a0"], ["b0", "c0"], ["d1", "f1"], ["e2", "g3"]]
+    assert len(await asyncio.gather(*first, *others)) == 7
+
+
+async def test_no_kin_waits_for_ever() -> None:
+    """While some kin fly, those of another one, or those who have waited longest, are next."""
+    airport = Airport(flights_max=2, spread_min=1)
+    calls = [airport.ask("a0", kin=0)[0], airport.ask("b1", kin=1)[0]]
+    await turns()
+    assert airport.groups == [["a0"], ["b1"]]
+    calls += [airport.ask(name, kin=int(name[1]))[0] for name in ("c0", "d0", "e1")]
+    airport.land(1)
+    await turns()
+    assert airport.groups[2:] == [["e1"]]
+    airport.land(2)
+    await turns()
+    assert airport.groups[3:] == [["c0", "d0"]]
+    airport.land(0)
+    airport.land(3)
+    await asyncio.gather(*calls)
 
 
 async def test_what_comes_while_all_are_under_way_leaves_together_with_the_next() -> None:

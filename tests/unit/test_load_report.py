@@ -1,9 +1,15 @@
 """What a worker tells of its load."""
 
+import asyncio
+import math
+from types import SimpleNamespace
+
+import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.rpc import load_report
 from server.rpc.load_report import INTERVAL_S, KEY, LoadReport, encode
 
 FIELDS = {"cpu_utilization": 1, "rps_fractional": 6, "eps": 7, "application_utilization": 9}
@@ -98,3 +104,26 @@ def test_equal_work_on_unequal_shares_evens_out() -> None:
     lesser = weight(seconds(30, calls=10, cpu=fixed + 10 * 0.005))
     greater = weight(seconds(30, calls=30, cpu=fixed + 30 * 0.005))
     assert greater / lesser < 3
+
+
+@pytest.mark.parametrize("cycle_s", [INTERVAL_S, INTERVAL_S / 2, 3 * INTERVAL_S])
+async def test_a_pause_in_step_with_the_reports_is_seen(cycle_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that is stopped for 60 % of each cycle says so, also when every report falls into a time of running."""
+    now = 0.0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        began = math.floor(now / cycle_s) * cycle_s
+        if now > 30.0:
+            raise asyncio.CancelledError
+        now = max(now, began + 0.6 * cycle_s)  # while it is stopped nothing wakes it
+        report.ended("OK")
+
+    clock = SimpleNamespace(monotonic=lambda: now, process_time=lambda: 0.0)
+    monkeypatch.setattr(load_report, "time", clock)
+    monkeypatch.setattr(load_report, "asyncio", SimpleNamespace(sleep=sleep))
+    report = LoadReport()
+    with pytest.raises(asyncio.CancelledError):
+        await report.run()
+    assert 0.35 <= told(report)["application_utilization"] <= 0.65

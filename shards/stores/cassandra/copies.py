@@ -27,8 +27,9 @@ R = TypeVar("R")
 _BUCKET_MS: Final = BUCKET_S * 1_000
 _AT_ONCE_MAX: Final = 32
 """Statements that one call has under way at once: a mover is a guest."""
-_PLACE_TRIES_MAX: Final = 4
-"""Batches of the same rows: each refusal says what is there, and workers do not write to copies; so the second fits."""
+_PLACE_TRIES_MAX: Final = 8
+"""Batches of the same rows: each refusal says what is there, and workers do not write to copies; so the second fits,
+unless others place at the same time. Those can be ahead once for each version of an order, and it has five at most."""
 _INDEX_BATCH: Final = 100
 _PAGE: Final = 1_000
 _SAMPLE_PARTITIONS: Final = 8
