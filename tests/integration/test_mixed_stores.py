@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from shards.assembly import StorageSettings, open_router, prepare
+from shards.assembly import StorageSettings, open_fleet, open_next_home, open_router, prepare
 from shards.contract import APPLIED, Consistency, Row, StoreError
-from shards.fleets import open_fleet, open_next_home
 from shards.rebalance import home_move
 from shards.rebalance.home import Book
 from shards.rebalance.mover import Mover

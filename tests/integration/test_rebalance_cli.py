@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from shards.assembly import StorageSettings
-from shards.fleets import open_fleet
+from shards.assembly import StorageSettings, open_fleet
 from shards.leases import SlotStatesWriter
 from shards.rebalance.cli.app import app
 from shards.rebalance.fleet import part_of

@@ -24,8 +24,8 @@ from server.rpc.observer import CallObserver
 from server.rpc.services import Services, build_services
 from server.transport import Kind, TransportServer, open_server
 from shards import assembly
+from shards.assembly import open_fleet
 from shards.contract import Unobserved
-from shards.fleets import open_fleet
 from shards.keys import format_uuid, mint_uuid7
 from shards.routing import Router
 

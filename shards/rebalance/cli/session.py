@@ -22,9 +22,8 @@ import typer.core
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from shards.assembly import StorageSettings
+from shards.assembly import StorageSettings, open_fleet, open_next_home
 from shards.contract import StoreError
-from shards.fleets import open_fleet, open_next_home
 from shards.rebalance.cli.exits import ExitCode
 from shards.rebalance.fleet import Deposed, Fleet
 from shards.rebalance.home_move import NewHome

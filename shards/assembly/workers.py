@@ -1,4 +1,4 @@
-"""Puts shards together: the only file that names concrete stores, caches and wrappers."""
+"""Opens shards for workers, with all that is around a store: lanes, bounds, caches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opens shards for movers: what ``shards.assembly`` is to workers. Beside it the only file that names concrete stores.
+"""Opens shards for movers.
 
 Movers see the bare stores, with no cache and no lane between.
 """
@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from shards.assembly import StorageRefused, StorageSettings, load_file, next_homes
+from shards.assembly.workers import StorageRefused, StorageSettings, load_file, next_homes
 from shards.contract import Copies
 from shards.facts import Facts
 from shards.homes import FollowedHome
