@@ -275,7 +275,8 @@ async def _first_topology(stores: _Stores, topologies: TopologyStore) -> Topolog
             "the topology has not moved yet to where the topology file keeps it: name that as [topology.next] until "
             "`python -m shards.rebalance home move` has moved it"
         )
-    served = [info.id for info in first.shards if await stores.was_served(info.id)]
+    were_served = await asyncio.gather(*(stores.was_served(info.id) for info in first.shards))
+    served = [info.id for info, was_served in zip(first.shards, were_served, strict=True) if was_served]
     made = await topologies.load()  # looked for again: whoever makes the first one serves its shards afterwards
     if made is None and served:
         raise StorageRefused(
