@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import json
 import os
-from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 from prometheus_client.mmap_dict import MmapedDict
 
 from server.admission.gate import Standing
+from server.metrics.instruments import Definition, Tally
 
 _CALL_S: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _ROWS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
@@ -29,17 +29,6 @@ CALLERS_MAX: Final = 64
 
 OTHER_CALLERS: Final = "(other)"
 """Under which they are: no caller id, since these have no parentheses around them unless someone insists."""
-
-
-class Definition(NamedTuple):
-    """One metric."""
-
-    name: str
-    kind: str
-    """counter, gauge or histogram."""
-    labels: tuple[str, ...]
-    text: str
-    buckets: tuple[float, ...] = ()
 
 
 CALL_SECONDS: Final = Definition(
@@ -198,33 +187,6 @@ def _callers_in(counted: Path) -> list[str]:
     return [labels["caller_id"] for name, _, labels, _ in keys if name == CALLER_CALLS.name.removesuffix("_total")]
 
 
-class _Tally:
-    """The observations of one histogram since they were last written."""
-
-    __slots__ = ("_bounds", "_counts", "_histogram", "_sum")
-
-    def __init__(self, histogram: Histogram, bounds: Sequence[float]) -> None:
-        self._histogram = histogram
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)  # the last one is of what lies above all bounds
-        self._sum = 0.0
-
-    def observe(self, value: float) -> None:
-        """Takes one observation."""
-        self._sum += value
-        self._counts[bisect_left(self._bounds, value)] += 1
-
-    def write(self) -> None:
-        """Adds them to the histogram. Its own method takes them one by one only, so this adds to its parts."""
-        histogram: Any = self._histogram
-        for bucket, count in zip(histogram._buckets, self._counts, strict=True):  # noqa: SLF001  # see above
-            if count:
-                bucket.inc(count)
-        histogram._sum.inc(self._sum)  # noqa: SLF001  # see above
-        self._counts = [0] * len(self._counts)
-        self._sum = 0.0
-
-
 class Metrics:
     """What a worker measures: an observer of its calls and of its shards. Quick; never raises.
 
@@ -257,10 +219,10 @@ class Metrics:
         self._calls_refused = _counter(CALLS_REFUSED, registry)
         self._tls_changes = _counter(TLS_CHANGES, registry)
         # what was seen since the last tick, by the labels it is written under
-        self._by_call: dict[tuple[str, str], _Tally] = {}
-        self._by_batch: dict[int, _Tally] = {}
-        self._by_store_call: dict[tuple[int, str], _Tally] = {}
-        self._by_cache_call: dict[str, _Tally] = {}
+        self._by_call: dict[tuple[str, str], Tally] = {}
+        self._by_batch: dict[int, Tally] = {}
+        self._by_store_call: dict[tuple[int, str], Tally] = {}
+        self._by_cache_call: dict[str, Tally] = {}
         self._by_caller: dict[str, int] = {}  # with all callers there ever were, since they are bounded
         self._by_event: dict[str, int] = {}
         # gauges
@@ -390,8 +352,8 @@ class Metrics:
             self._queue_rows.labels(shard).set(rows)
 
 
-def _tally(of: Definition, histogram: Histogram) -> _Tally:
-    return _Tally(histogram, of.buckets)
+def _tally(of: Definition, histogram: Histogram) -> Tally:
+    return Tally(histogram, of.buckets)
 
 
 def _counter(of: Definition, registry: CollectorRegistry) -> Counter:
@@ -405,64 +367,3 @@ def _gauge(of: Definition, registry: CollectorRegistry) -> Gauge:
 
 def _histogram(of: Definition, registry: CollectorRegistry) -> Histogram:
     return Histogram(of.name, of.text, of.labels, registry=registry, buckets=of.buckets)
-
-
-def page() -> str:
-    """Returns ``docs/metrics.md``."""
-    rows = [
-        f"| `{of.name}` | {of.kind} | {', '.join(f'`{label}`' for label in of.labels)} | {of.text} |" for of in CATALOG
-    ]
-    return "\n".join([_HEAD, "| metric | kind | labels | meaning |", "|---|---|---|---|", *rows, _TAIL])
-
-
-_HEAD: Final = """# Metrics
-
-This page is printed by `python -m server.metrics`; a test keeps it so.
-
-`http://HOST:9464/metrics` (`metrics_port`) answers for all workers together, in the Prometheus text format or, when
-asked for, OpenMetrics. A process of its own answers, so a busy or dead worker does not hold it up. Counters and
-histograms go on when a worker is killed or replaced, and begin anew with the server. Gauges are written four times a
-second, and those of a worker that is gone are gone, too.
-
-`/healthz` beside it answers 200 while any worker serves and 503 otherwise, with the state of each as JSON.
-"""
-
-_TAIL: Final = """
-## Questions and their queries
-
-```promql
-# calls a second, per method
-sum by (method) (rate(crest_call_seconds_count[1m]))
-
-# failures a second, per method and code
-sum by (method, code) (rate(crest_call_seconds_count{code!="OK"}[1m]))
-
-# p99 of each method, in the worker
-histogram_quantile(0.99, sum by (method, le) (rate(crest_call_seconds_bucket[1m])))
-
-# orders a commit: the more, the cheaper each
-sum(rate(crest_batch_rows_sum[1m])) / sum(rate(crest_batch_rows_count[1m]))
-
-# rows that wait for a shard; callers are refused at queue_rows_max in a worker
-crest_queue_rows
-
-# share of cached reads that the cache answers
-sum(rate(crest_cache_events_total{event="hit"}[1m])) / sum(rate(crest_cache_events_total{event=~"hit|miss"}[1m]))
-
-# calls refused a second, by whom it hits and why
-sum by (priority, reason) (rate(crest_calls_refused_total[1m]))
-
-# workers at their limit: from here on calls wait, then are refused
-sum(crest_gate_in_flight_units) / sum(crest_gate_limit_units)
-
-# an event loop in trouble: late by more than 100 ms once in a hundred times
-histogram_quantile(0.99, sum by (worker, le) (rate(crest_loop_lag_seconds_bucket[1m]))) > 0.1
-
-# a worker that keeps dying
-increase(crest_worker_restarts_total[10m]) > 3
-```
-"""
-
-
-if __name__ == "__main__":
-    print(page(), end="")  # noqa: T201  # the page is the product
