@@ -19,7 +19,7 @@ async def plan(session: Session) -> None:
 
 
 async def move(session: Session) -> None:
-    """Move the topology, the rebalance and its history to [topology.next] of the topology file.
+    """Move the topology, the rebalance and its history to `topology.next` of the topology file.
 
     Workers and movers follow by themselves. Killed half-way it is simply called again.
     """
