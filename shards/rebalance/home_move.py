@@ -91,6 +91,9 @@ async def move(
     tell(f"claimed {new.where}")
     for _ in range(_TRIES_MAX):
         topology = await _topology(fleet)
+        present = await claim_of(fleet.home)  # after the topology: what replaces that cannot be meant for another home
+        if present is not None and present.id == claim.id:
+            return await plan(fleet, new)  # somebody else has moved it meanwhile
         offered = replace(topology, epoch=topology.epoch + 1)
         if not await _pass(fleet, Step.OFFERED, claim, new, offered):
             continue

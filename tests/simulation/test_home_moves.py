@@ -222,8 +222,13 @@ async def busy(seed: int) -> None:
 
     work = [flips(world.follower(between), range(n * 6, n * 6 + 6)) for n in range(2)]
     work += [writes(world.follower(between), range(n * 20, n * 20 + 20)) for n in range(3)]
-    await asyncio.gather(world.move(between, wait_s=60), *work)
+    twice = [asyncio.ensure_future(world.move(between, wait_s=60)) for _ in range(2)]  # by two operators
+    await asyncio.gather(*work)
+    for moved in await asyncio.gather(*twice, return_exceptions=True):
+        assert isinstance(moved, IllegalStep) or (isinstance(moved, home_move.HomePlan) and moved.is_moved), moved
+    assert (await world.move()).is_moved
     assert world.believed == ["new"]
+    assert passing_of(world.new.kept[SCOPE, NAME]) is None
     topology = await TopologyStore(world.face(world.new)).load()
     assert topology is not None
     assert all(topology.slot_gens[slot] == 1 for slot in flipped)
