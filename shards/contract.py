@@ -260,6 +260,9 @@ class Observer(Protocol):
     def slots_paused(self, shard: int, count: int) -> None:
         """So many slots of a shard are paused in this worker."""
 
+    def slot_paused(self, seconds: float) -> None:
+        """A slot was paused in this worker for so long, and is served again, here or elsewhere."""
+
     def lease_age(self, shard: int, seconds: float) -> None:
         """So long ago the last renewal of the lease on a shard that succeeded was sent; told about once a second."""
 
@@ -295,6 +298,9 @@ class Unobserved:
         """Forgets."""
 
     def slots_paused(self, shard: int, count: int) -> None:
+        """Forgets."""
+
+    def slot_paused(self, seconds: float) -> None:
         """Forgets."""
 
     def lease_age(self, shard: int, seconds: float) -> None:

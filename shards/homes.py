@@ -185,6 +185,9 @@ class FollowedHome(Facts):
         for _ in range(HOMES_MAX):
             home = self._home
             fact = await ask(home)
+            if passing_of(fact) is None:
+                return fact
+            fact = await home.read(SCOPE, NAME)  # whatever was asked: a home is left for what is certain
             passing = passing_of(fact)
             if fact is None or passing is None:
                 return fact

@@ -86,15 +86,19 @@ class Router:
             place, shard = await self._places.served(slot, deadline)
         row = Row(key_of(order_id, place.gen), customer, marks, body)
         place.under_way += 1
+        place.writing += 1
+        is_settled = False
         try:
             if len(marks) == MARK_BYTES and shard.seals.is_due(order_id):
                 await _by(deadline, shard.seals.ensure(row.key))
             outcome = await shard.lanes.write(row, deadline)
+            is_settled = True
         except StoreError as error:
             place.hold.failed()
+            is_settled = isinstance(error, _NOTHING_WRITTEN)
             if self._slots[slot] is place:
                 raise
-            is_unknown = not isinstance(error, _NOTHING_WRITTEN)
+            is_unknown = not is_settled
         else:
             hold = place.hold
             now_s = time.clock_gettime(_BOOTTIME)
@@ -105,7 +109,7 @@ class Router:
             if await self._is_still(place, slot, deadline, is_unknown=is_unknown):
                 return outcome
         finally:
-            place.end()
+            place.end_write(is_settled=is_settled)
         return await self._write_again(row, deadline, is_unknown=is_unknown)
 
     async def _write_again(self, row: Row, deadline: float, *, is_unknown: bool) -> Outcome:
@@ -119,14 +123,18 @@ class Router:
                 raise _in_doubt(error) if is_unknown else error from None
             row = row._replace(key=row.key._replace(gen=place.gen))
             place.under_way += 1
+            place.writing += 1
+            is_settled = False
             try:
                 if row.version == 1 and shard.seals.is_due(row.key.order_id):
                     await _by(deadline, shard.seals.ensure(row.key))
                 outcome = await shard.lanes.write(row, deadline)
+                is_settled = True
             except StoreError as error:
+                is_settled = isinstance(error, _NOTHING_WRITTEN)
                 if self._slots[slot] is place or time.monotonic() >= deadline:
                     raise _in_doubt(error) if is_unknown else error from None
-                is_unknown |= not isinstance(error, _NOTHING_WRITTEN)
+                is_unknown |= not is_settled
             else:
                 is_applied = outcome.verdict is Verdict.APPLIED
                 if await self._is_still(place, slot, deadline, is_unknown=is_unknown or is_applied):
@@ -134,7 +142,7 @@ class Router:
                     return APPLIED if is_unknown and outcome.present == row else outcome
                 is_unknown |= is_applied
             finally:
-                place.end()
+                place.end_write(is_settled=is_settled)
         moved = Unavailable(f"the order's slot moved {_RUNS_MAX} times meanwhile")
         raise _in_doubt(moved) if is_unknown else moved
 

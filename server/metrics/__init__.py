@@ -22,6 +22,7 @@ from server.admission.gate import Standing
 from server.metrics.instruments import Definition, Tally
 
 _CALL_S: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+_WAIT_S: Final = (0.001, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0)
 _ROWS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
 
 CALLERS_MAX: Final = 64
@@ -82,7 +83,7 @@ SLOT_WAIT_SECONDS: Final = Definition(
     "histogram",
     (),
     "How long operations waited for a slot that was being moved, or for a lease that had run out.",
-    _CALL_S,
+    _WAIT_S,
 )
 SLOT_WAITERS: Final = Definition("crest_slot_waiters", "gauge", (), "Operations that wait so now.")
 RERUNS: Final = Definition(
@@ -90,6 +91,13 @@ RERUNS: Final = Definition(
     "counter",
     ("operation",),
     "Operations (write, read, list) that ran once more because their slot was paused or moved meanwhile.",
+)
+SLOT_PAUSE_SECONDS: Final = Definition(
+    "crest_slot_pause_seconds",
+    "histogram",
+    (),
+    "How long each slot that was moved was not served by a worker: no order of it waited longer there.",
+    _WAIT_S,
 )
 SLOTS_PAUSED: Final = Definition(
     "crest_slots_paused", "gauge", ("worker", "shard"), "Slots of a shard that the worker does not serve for a moment."
@@ -209,6 +217,7 @@ class Metrics:
         self._slot_waiters = _gauge(SLOT_WAITERS, registry)
         self._reruns = _counter(RERUNS, registry)
         self._slots_paused = _gauge(SLOTS_PAUSED, registry)
+        self._slot_pause_seconds = _histogram(SLOT_PAUSE_SECONDS, registry)
         self._lease_age_seconds = _gauge(LEASE_AGE_SECONDS, registry)
         self._leases_lost = _counter(LEASES_LOST, registry)
         self._worker = worker
@@ -311,6 +320,10 @@ class Metrics:
     def slots_paused(self, shard: int, count: int) -> None:
         """So many slots of a shard are paused here."""
         self._slots_paused.labels(self._worker, shard).set(count)
+
+    def slot_paused(self, seconds: float) -> None:
+        """A slot was paused for so long."""
+        self._slot_pause_seconds.observe(seconds)
 
     def lease_age(self, shard: int, seconds: float) -> None:
         """So old is the lease on a shard."""

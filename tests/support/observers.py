@@ -55,6 +55,9 @@ class Notes(Observer):
         """Counts."""
         self.reruns[operation] += 1
 
+    def slot_paused(self, seconds: float) -> None:
+        """Forgets."""
+
     def slots_paused(self, shard: int, count: int) -> None:
         """Keeps the latest."""
         self.paused[shard] = count

@@ -125,6 +125,16 @@ def cases_of(store: str) -> Sequence[Case]:
     return (*MOVER_CASES, *WORKER_CASES, *(NODE_CASES if store == "cassandra" else ()))
 
 
+THERE_AND_BACK: Final = "nothing killed"
+GROWTH: Final = (f"{THERE_AND_BACK}: 3 -> 4 shards", f"{THERE_AND_BACK}: 4 -> 3 shards")
+"""What is told of a shard that comes and goes: nothing dies, and no call may fail."""
+
+
+def names_of(store: str) -> Sequence[str]:
+    """Returns what lines of the page are called, in their order."""
+    return (*(case.name for case in cases_of(store)), *GROWTH)
+
+
 async def _with_mover(place: Place, at: dict[str, Callable[[], Awaitable[None]]]) -> None:
     """Runs a mover here, to the end, and does something when it comes to each point for the first time."""
     left = dict(at)
