@@ -45,9 +45,8 @@ from server.rpc.services import Services, build_services
 from server.transport.opening import open_server
 from server.transport.seam import BindError, Kind, TransportServer
 from server.transport.tls import Certificates, TlsError, TlsFiles
-from shards.assembly import StorageSettings, TopologyAway, open_rates, open_router
+from shards.assembly import StorageSettings, TopologyAway, open_fleet, open_rates, open_router
 from shards.contract import StoreError
-from shards.fleets import open_fleet
 from shards.handing.handing import Handing
 from shards.handing.network import UnixNetwork
 from shards.rebalance.fleet import Fleet as ShardFleet

@@ -13,13 +13,13 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 from prometheus_client.mmap_dict import MmapedDict
 
 from server.admission.gate import Standing
-from server.tally import Tally
+from server.metrics.instruments import Definition, Tally
 
 _CALL_S: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _WAIT_S: Final = (0.001, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -30,17 +30,6 @@ CALLERS_MAX: Final = 64
 
 OTHER_CALLERS: Final = "(other)"
 """Under which they are: no caller id, since these have no parentheses around them unless someone insists."""
-
-
-class Definition(NamedTuple):
-    """One metric."""
-
-    name: str
-    kind: str
-    """counter, gauge or histogram."""
-    labels: tuple[str, ...]
-    text: str
-    buckets: tuple[float, ...] = ()
 
 
 CALL_SECONDS: Final = Definition(
@@ -423,64 +412,3 @@ def _gauge(of: Definition, registry: CollectorRegistry) -> Gauge:
 
 def _histogram(of: Definition, registry: CollectorRegistry) -> Histogram:
     return Histogram(of.name, of.text, of.labels, registry=registry, buckets=of.buckets)
-
-
-def page() -> str:
-    """Returns ``docs/metrics.md``."""
-    rows = [
-        f"| `{of.name}` | {of.kind} | {', '.join(f'`{label}`' for label in of.labels)} | {of.text} |" for of in CATALOG
-    ]
-    return "\n".join([_HEAD, "| metric | kind | labels | meaning |", "|---|---|---|---|", *rows, _TAIL])
-
-
-_HEAD: Final = """# Metrics
-
-This page is printed by `python -m server.metrics`; a test keeps it so.
-
-`http://HOST:9464/metrics` (`metrics_port`) answers for all workers together, in the Prometheus text format or, when
-asked for, OpenMetrics. A process of its own answers, so a busy or dead worker does not hold it up. Counters and
-histograms go on when a worker is killed or replaced, and begin anew with the server. Gauges are written four times a
-second, and those of a worker that is gone are gone, too.
-
-`/healthz` beside it answers 200 while any worker serves and 503 otherwise, with the state of each as JSON.
-"""
-
-_TAIL: Final = """
-## Questions and their queries
-
-```promql
-# calls a second, per method
-sum by (method) (rate(crest_call_seconds_count[1m]))
-
-# failures a second, per method and code
-sum by (method, code) (rate(crest_call_seconds_count{code!="OK"}[1m]))
-
-# p99 of each method, in the worker
-histogram_quantile(0.99, sum by (method, le) (rate(crest_call_seconds_bucket[1m])))
-
-# orders a commit: the more, the cheaper each
-sum(rate(crest_batch_rows_sum[1m])) / sum(rate(crest_batch_rows_count[1m]))
-
-# rows that wait for a shard; callers are refused at queue_rows_max in a worker
-crest_queue_rows
-
-# share of cached reads that the cache answers
-sum(rate(crest_cache_events_total{event="hit"}[1m])) / sum(rate(crest_cache_events_total{event=~"hit|miss"}[1m]))
-
-# calls refused a second, by whom it hits and why
-sum by (priority, reason) (rate(crest_calls_refused_total[1m]))
-
-# workers at their limit: from here on calls wait, then are refused
-sum(crest_gate_in_flight_units) / sum(crest_gate_limit_units)
-
-# an event loop in trouble: late by more than 100 ms once in a hundred times
-histogram_quantile(0.99, sum by (worker, le) (rate(crest_loop_lag_seconds_bucket[1m]))) > 0.1
-
-# a worker that keeps dying
-increase(crest_worker_restarts_total[10m]) > 3
-```
-"""
-
-
-if __name__ == "__main__":
-    print(page(), end="")  # noqa: T201  # the page is the product

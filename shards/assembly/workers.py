@@ -1,4 +1,4 @@
-"""Puts shards together: the only file that names concrete stores, caches and wrappers."""
+"""Opens shards for workers, with all that is around a store: lanes, bounds, caches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from shards.contract import Cache, Observer, Row, SharedRates, Store, StoreError
 from shards.facts import Facts
 from shards.following import Follower, OpenShard
 from shards.handing.handing import Handing
+from shards.homes import FollowedHome, claim_of
 from shards.lanes import Lanes
+from shards.leases.watch import has_states
 from shards.places import Places, Shard
 from shards.routing import Router
 from shards.settings import SettingsError, TopologyFile, load
@@ -144,7 +146,7 @@ async def open_router(settings: StorageSettings, observer: Observer, handing: Ha
         stores = await _open_stores(settings, opening)
         topologies = TopologyStore(stores.home)
         try:
-            topology = await topologies.load() or await topologies.create(stores.first_topology())
+            topology = await topologies.load() or await _first_topology(stores, topologies)
         except Unavailable as error:
             raise TopologyAway(str(error)) from error
         cache = await _open_cache(settings, observer)
@@ -197,6 +199,9 @@ class _Stores(Protocol):
     def first_topology(self) -> Topology:
         """Returns the topology of a new installation; of several workers that make one the first decides."""
 
+    async def was_served(self, shard: int) -> bool:
+        """Tells whether workers have ever held leases on a shard of the first topology. Raises ``StoreError``."""
+
     async def open(self, shard: int) -> tuple[Store, Facts, int]:
         """Opens a shard, of so many lanes, and the facts beside it, which are closed with it. Raises ``StoreError``."""
 
@@ -205,12 +210,15 @@ class _EmbeddedStores:
     """The files of a data directory."""
 
     def __init__(self, settings: StorageSettings, control: EmbeddedFacts) -> None:
-        self.home: Facts = control
+        self.home: Facts = FollowedHome(control, _nowhere)
         self._control = control
         self._settings = settings
 
     def first_topology(self) -> Topology:
         return Topology.initial(self._settings.shards)
+
+    async def was_served(self, shard: int) -> bool:
+        return await has_states(self._control.of_shard(shard))
 
     async def open(self, shard: int) -> tuple[Store, Facts, int]:
         store = await EmbeddedStore.open(datadir.shard_path(self._settings.data_dir, shard))
@@ -224,7 +232,7 @@ class _FileStores:
         self, settings: StorageSettings, file: TopologyFile, home: Facts, control: EmbeddedFacts | None
     ) -> None:
         """``control``: of the data directory that the file names, if it does."""
-        self.home = home
+        self.home: Facts = FollowedHome(home, lambda: next_homes(Path(settings.topology_file)))
         self._settings = settings
         self._file = file
         self._control = control
@@ -237,6 +245,13 @@ class _FileStores:
         if sorted(self._file.shards) != list(range(count)):
             raise StorageRefused(f"the first topology needs shards 0 to {count - 1} in the topology file")
         return Topology.initial(count)
+
+    async def was_served(self, shard: int) -> bool:
+        facts = await CassandraFacts.open(self._file.shards[shard], f"shard {shard}", wait_s=_CONNECT_WAIT_S)
+        try:
+            return await has_states(facts)
+        finally:
+            await facts.close()
 
     async def open(self, shard: int) -> tuple[Store, Facts, int]:
         if shard not in self._file.ids:
@@ -277,12 +292,51 @@ class _Opener:
         return OpenShard(around, facts, store.close)
 
 
+async def _first_topology(stores: _Stores, topologies: TopologyStore) -> Topology:
+    """Makes the first topology. Raises ``StorageRefused`` where this is not the first home of the shards."""
+    first = stores.first_topology()
+    if await claim_of(stores.home) is not None:
+        raise StorageRefused(
+            "the topology has not moved yet to where the topology file keeps it: name that as [topology.next] until "
+            "`python -m shards.rebalance home move` has moved it"
+        )
+    were_served = await asyncio.gather(*(stores.was_served(info.id) for info in first.shards))
+    served = [info.id for info, was_served in zip(first.shards, were_served, strict=True) if was_served]
+    made = await topologies.load()  # looked for again: whoever makes the first one serves its shards afterwards
+    if made is None and served:
+        raise StorageRefused(
+            f"shard {served[0]} has been served, but there is no topology where the topology file keeps it: it has "
+            "another home, which the file must name as [topology]"
+        )
+    return made or await topologies.create(first)
+
+
+async def next_homes(path: Path) -> list[Facts]:
+    """Opens what the topology file says that the topology moves to, or has moved to. Raises ``StoreError``."""
+    file = await asyncio.to_thread(load_file, path)
+    opened: list[Facts] = []
+    try:
+        for settings in filter(None, (file.next, file.topology)):
+            facts = await CassandraFacts.open(settings, "next topology", wait_s=_CONNECT_WAIT_S)
+            opened.append(facts)
+    except BaseException:
+        await asyncio.gather(*(facts.close() for facts in opened))
+        raise
+    return opened
+
+
+async def _nowhere() -> list[Facts]:
+    return []
+
+
 async def _open_stores(settings: StorageSettings, opening: AsyncExitStack) -> _Stores:
     control: EmbeddedFacts | None = None
     if settings.store == "embedded":
         control = await EmbeddedFacts.open(datadir.control_path(settings.data_dir))
         opening.push_async_callback(control.close)
-        return _EmbeddedStores(settings, control)
+        stores: _Stores = _EmbeddedStores(settings, control)
+        opening.push_async_callback(stores.home.close)
+        return stores
     file = load_file(Path(settings.topology_file))
     if file.embedded is not None:
         control = await EmbeddedFacts.open(datadir.control_path(file.embedded.data_dir))
@@ -292,7 +346,9 @@ async def _open_stores(settings: StorageSettings, opening: AsyncExitStack) -> _S
         home = await CassandraFacts.open(file.topology, "topology", wait_s=_CONNECT_WAIT_S)
         opening.push_async_callback(home.close)
     assert home is not None, "a topology file without clusters names a data directory"
-    return _FileStores(settings, file, home, control)
+    stores = _FileStores(settings, file, home, control)
+    opening.push_async_callback(stores.home.close)
+    return stores
 
 
 def _must_be_embedded(settings: StorageSettings) -> None:

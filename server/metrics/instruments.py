@@ -1,12 +1,23 @@
-"""Observations of a histogram, gathered so that they are written all at once."""
+"""What each metric is made with: its definition, and observations gathered between two writes."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from prometheus_client import Histogram
+
+
+class Definition(NamedTuple):
+    """One metric."""
+
+    name: str
+    kind: str
+    """counter, gauge or histogram."""
+    labels: tuple[str, ...]
+    text: str
+    buckets: tuple[float, ...] = ()
 
 
 class Tally:
