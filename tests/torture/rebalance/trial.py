@@ -24,6 +24,9 @@ CUSTOMERS: Final = LEAD_ORDERS // ORDERS_A_CUSTOMER
 OPTIONS: Final = Options(keep_error_rate=1.0)
 """Callers of 20 ms of patience do not hold up the move: what is asked is what becomes of orders."""
 
+GROWTH_TIMEOUT_S: Final = 900.0
+"""A quarter of all slots, beside callers who leave no room on a small machine."""
+
 RESUMES_MAX: Final = 4
 PATIENT_S: Final = 10.0
 """The deadline of callers who are to notice nothing."""
@@ -88,7 +91,7 @@ async def there_and_back(where: Where, endpoints: Sequence[str], seed: int) -> l
             async def moved(kind: Kind = kind) -> None:
                 topology = await topology_of(fleet)
                 await begin(fleet, kind, shard=topology.shards[-1].id, options=OPTIONS)
-                assert await run_mover(where) == 0
+                assert await run_mover(where, timeout_s=GROWTH_TIMEOUT_S) == 0
                 assert (await record_of(fleet)).state is State.DONE
 
             shards = len({*(await topology_of(fleet)).slot_shards})
