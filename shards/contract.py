@@ -224,7 +224,10 @@ class Cache(Protocol):
         """
 
     async def created(self, rows: Sequence[Row], commit_started: float) -> None:
-        """Remembers rows of version 1 that a commit has just stored, or does not: no cache has an older version."""
+        """Remembers rows that a commit has just stored, or does not.
+
+        No cache of others has an older version, or who committed them has told it.
+        """
 
     async def close(self) -> None:
         """Lets go of connections. Idempotent."""
@@ -241,6 +244,18 @@ class Observer(Protocol):
 
     def queue_rows(self, shard: int, rows: int) -> None:
         """The shard's lanes now hold so many rows that wait or are under way."""
+
+    def rows_handed(self, count: int) -> None:
+        """So many rows were handed over to the workers that commit their lanes."""
+
+    def rows_taken(self, count: int) -> None:
+        """So many rows of other workers were handed over to this one."""
+
+    def rows_taken_back(self, reason: str, count: int) -> None:
+        """So many rows that were handed over are committed here after all.
+
+        ``reason``: refused (there was nothing done), closed (the connection ended) or silent (nothing was heard).
+        """
 
     def cache_call(self, operation: str, seconds: float) -> None:
         """One cache call ended: ``operation`` is get or put."""
@@ -280,6 +295,15 @@ class Unobserved:
         """Forgets."""
 
     def queue_rows(self, shard: int, rows: int) -> None:
+        """Forgets."""
+
+    def rows_handed(self, count: int) -> None:
+        """Forgets."""
+
+    def rows_taken(self, count: int) -> None:
+        """Forgets."""
+
+    def rows_taken_back(self, reason: str, count: int) -> None:
         """Forgets."""
 
     def cache_call(self, operation: str, seconds: float) -> None:

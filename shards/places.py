@@ -12,9 +12,8 @@ import time
 from collections.abc import Mapping
 from typing import Final, NamedTuple, Protocol
 
-from shards.contract import DeadlineExceeded, Observer, Overloaded, Store, Unavailable
+from shards.contract import DeadlineExceeded, Observer, Outcome, Overloaded, Row, Store, Unavailable
 from shards.keys import SLOTS, Key
-from shards.lanes import Lanes
 from shards.leases.hold import Hold, boottime_s
 from shards.topology import Topology
 
@@ -48,10 +47,20 @@ class Sealing(Protocol):
         """Returns when the bucket of a key is sealed. Raises ``StoreError``; no order was written."""
 
 
+class Writing(Protocol):
+    """What rows are written to: the lanes of a shard, or what stands before them."""
+
+    def write(self, row: Row, deadline: float) -> asyncio.Future[Outcome]:
+        """See ``shards.lanes.Lanes``."""
+
+    async def close(self) -> None:
+        """See ``shards.lanes.Lanes``."""
+
+
 class Shard(NamedTuple):
     """What the router needs of one shard."""
 
-    lanes: Lanes
+    lanes: Writing
     """Where its writes go."""
     store: Store
     """Where its reads go."""

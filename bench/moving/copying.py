@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.bed import Bed
-from shards.assembly import StorageSettings
+from shards.assembly import StorageSettings, open_fleet
 from shards.contract import Copies, Row
-from shards.fleets import open_fleet
 from shards.keys import key_of, mint_uuid7, order_id_of
 from shards.rebalance.copying import Copying
 from shards.rebalance.record import Move, Options

@@ -113,6 +113,11 @@ class LeaseWatch:
         return await self._facts.delete(SCOPE, seen.lease.fact_name, seen.revision)
 
 
+async def has_states(facts: Facts) -> bool:
+    """Tells whether a worker has ever held a lease on a shard, or a mover looked at it. Raises ``StoreError``."""
+    return await facts.revision(SCOPE, STATES) > 0
+
+
 async def read_states(facts: Facts) -> SlotStates:
     """Returns the present states of a shard's slots; makes the first ones where there are none.
 

@@ -12,8 +12,7 @@ from pathlib import Path
 import grpc
 
 from protos.orders.v1 import orders_pb2 as pb
-from shards.assembly import StorageSettings
-from shards.fleets import open_fleet
+from shards.assembly import StorageSettings, open_fleet
 from shards.keys import parse_uuid7, slot_of
 from shards.rebalance.home import Book
 from shards.rebalance.mover import Mover

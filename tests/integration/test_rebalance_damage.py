@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from shards.assembly import StorageSettings
+from shards.assembly import StorageSettings, open_fleet
 from shards.contract import Row
-from shards.fleets import open_fleet
 from shards.keys import format_uuid
 from shards.rebalance.cli.exits import ExitCode
 from shards.rebalance.fleet import Fleet, part_of

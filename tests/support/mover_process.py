@@ -12,7 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
-from shards.fleets import open_fleet
+from shards.assembly import open_fleet
 from shards.rebalance.fleet import At, Fleet, nowhere
 from shards.rebalance.mover import Mover
 from tests.support.damage import damage_a_slot

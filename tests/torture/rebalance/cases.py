@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import psutil
 
 from deploy.cluster import Cluster
-from shards.fleets import open_fleet
+from shards.assembly import open_fleet
 from shards.rebalance.fleet import POINTS, Fleet
 from shards.rebalance.mover import Mover
 from tests.support.crest import Crest

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from shards.fleets import open_fleet
+from shards.assembly import open_fleet
 from shards.keys import slot_and_tag
 from shards.rebalance.fleet import Fleet
 from shards.rebalance.home import Book
