@@ -55,5 +55,5 @@ def read(raw: bytes) -> list[Result]:
 
 
 def write(results: Iterable[Result]) -> bytes:
-    """Returns results as bytes."""
-    return msgspec.json.format(msgspec.json.encode(list(results)), indent=1) + b"\n"
+    """Returns results as bytes: JSON, one a line."""
+    return b"[\n" + b",\n".join(msgspec.json.encode(result) for result in results) + b"\n]\n"
