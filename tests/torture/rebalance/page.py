@@ -27,8 +27,8 @@ over, three seconds later.
 """
 
 _GROWN: Final = """
-The last two lines of a table are a quarter of all slots that move to a fourth shard, and back to the three. There
-nothing is killed, calls have ten seconds, and none may be cut short.
+Where nothing was killed a quarter of all slots moved to a fourth shard, and back to the three, under calls that had
+ten seconds each; none of them may be cut short.
 """
 
 
@@ -55,5 +55,5 @@ def read(raw: bytes) -> list[Result]:
 
 
 def write(results: Iterable[Result]) -> bytes:
-    """Returns results as bytes."""
-    return msgspec.json.format(msgspec.json.encode(list(results)), indent=1) + b"\n"
+    """Returns results as bytes: JSON, one a line."""
+    return b"[\n" + b",\n".join(msgspec.json.encode(result) for result in results) + b"\n]\n"

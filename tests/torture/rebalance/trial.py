@@ -11,7 +11,7 @@ from shards.assembly import open_fleet
 from shards.keys import slot_and_tag
 from shards.rebalance.fleet import Fleet
 from shards.rebalance.home import Book
-from shards.rebalance.record import Kind, State, start
+from shards.rebalance.record import Command, Kind, Options, State, start
 from shards.rebalance.verify import verify
 from tests.support.rebalances import Where, begin, record_of, run_mover, topology_of
 from tests.torture.rebalance.cases import THERE_AND_BACK, Case, Place
@@ -21,6 +21,13 @@ CALLERS: Final = 12
 CUSTOMERS: Final = LEAD_ORDERS // ORDERS_A_CUSTOMER
 """Of a trial; the slots of all of them move."""
 
+OPTIONS: Final = Options(keep_error_rate=1.0)
+"""Callers of 20 ms of patience do not hold up the move: what is asked is what becomes of orders."""
+
+GROWTH_TIMEOUT_S: Final = 900.0
+"""A quarter of all slots, beside callers who leave no room on a small machine."""
+
+RESUMES_MAX: Final = 4
 PATIENT_S: Final = 10.0
 """The deadline of callers who are to notice nothing."""
 
@@ -83,8 +90,8 @@ async def there_and_back(where: Where, endpoints: Sequence[str], seed: int) -> l
 
             async def moved(kind: Kind = kind) -> None:
                 topology = await topology_of(fleet)
-                await begin(fleet, kind, shard=topology.shards[-1].id)
-                assert await run_mover(where) == 0
+                await begin(fleet, kind, shard=topology.shards[-1].id, options=OPTIONS)
+                assert await run_mover(where, timeout_s=GROWTH_TIMEOUT_S) == 0
                 assert (await record_of(fleet)).state is State.DONE
 
             shards = len({*(await topology_of(fleet)).slot_shards})
@@ -137,14 +144,21 @@ async def _begin(fleet: Fleet, place: Place, seed: int) -> Place:
     # something to seal on the target: a bucket of its own for each trial
     _, copies = await fleet.part(source)
     await copies.seal(on[source][0], {seed % SEALED_BUCKETS})
-    record = start(topology, targets, topology.shards, kind=Kind.SPLIT, who="torture", last=last)
+    record = start(topology, targets, topology.shards, kind=Kind.SPLIT, who="torture", last=last, options=OPTIONS)
     assert await Book(fleet.home).replace(revision, record)
     return place._replace(source=source, target=target)
 
 
 async def _resume(fleet: Fleet, place: Place) -> None:
-    """Lets another mover do what is left."""
-    if (await record_of(fleet)).state is State.RUNNING:
+    """Lets another mover do what is left; and once more, as an operator would, where a node was away for too long."""
+    for _ in range(RESUMES_MAX):
+        found = await Book(fleet.home).read()
+        assert found is not None
+        revision, record = found
+        if record.state is State.DONE:
+            break
+        if record.state is State.PAUSED:
+            assert await Book(fleet.home).replace(revision, record.after(Command.RESUME, "torture"))
         assert await run_mover(place.where) == 0
     record = await record_of(fleet)
     assert record.state is State.DONE, f"{record.state.value}: {record.stuck}"
