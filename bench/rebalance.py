@@ -10,6 +10,10 @@ from bench.moving.live import Live, move_there_and_back, quantile
 from bench.parts import Chart, Context, Event, Outcome, Row, Series, Side
 from bench.summary import Range
 
+PAUSE_P99_MS: Final = 100.0
+PAUSE_MAX_MS: Final = 1_000.0
+"""How long an order may wait because its slot moves: 99 of 100, and all."""
+
 
 class RebalancePart:
     """See the module. A part of ``python -m bench``."""
@@ -17,7 +21,7 @@ class RebalancePart:
     name = "rebalance"
     title = "Moving slots between shards while orders flow"
     needs_bed = True
-    budget_s = 120.0
+    budget_s = 180.0
 
     def run(self, context: Context) -> Outcome:
         """Measures."""
@@ -31,6 +35,7 @@ class RebalancePart:
                 *_rows("embedded to embedded", embedded),
                 *_rows("Cassandra to Cassandra", cassandra),
                 _goodput(live),
+                *_pauses(live),
             ],
             charts=_charts(live),
             data={"embedded": embedded._asdict(), "cassandra": cassandra._asdict(), "live": live.to_data()},
@@ -63,6 +68,23 @@ def _goodput(live: Live) -> Row:
         target=0.8,
         unit="calls/s",
     )
+
+
+def _pauses(live: Live) -> list[Row]:
+    """The longest that an order waits because its slot moves; bounds, of a histogram."""
+    p99_ms = max((phase.paused.p99_ms for phase in live.phases), default=0.0)
+    max_ms = max((phase.paused.max_ms for phase in live.phases), default=0.0)
+
+    def one(work: str, ms: float, most_ms: float) -> Row:
+        side = Side("at most", _one(ms))
+        return Row(
+            work, side, unit="ms", ratio=_one(ms / most_ms), ratio_of=f"{most_ms:,.0f} ms", target=1.0, at_most=True
+        )
+
+    return [
+        one("a slot that moves is not served for, 99 of 100", p99_ms, PAUSE_P99_MS),
+        one("a slot that moves is not served for, the longest", max_ms, PAUSE_MAX_MS),
+    ]
 
 
 def _charts(live: Live) -> list[Chart]:

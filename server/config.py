@@ -144,6 +144,11 @@ class Config:
         least=1,
         most=1_000_000,
     )
+    hand_over: bool = _field(
+        default=True,
+        panel="Storage",
+        text="Give each lane of a shard one committer among the workers, and hand the rows of the others over to it.",
+    )
     cache: str = _field(
         "local",
         "Storage",

@@ -28,16 +28,27 @@ from server.app.fleet import Fleet, WorkerInfo, WorkerState
 from server.app.orders import Orders
 from server.config import Config
 from server.metrics import Metrics, open_files
-from server.processes import BEAT, BEAT_INTERVAL_S, READY, WAITING, ControlReader, ExitCode, Launch, die_with_parent
+from server.processes import (
+    BEAT,
+    BEAT_INTERVAL_S,
+    READY,
+    WAITING,
+    ControlReader,
+    ExitCode,
+    Launch,
+    State,
+    die_with_parent,
+)
 from server.rpc.admission import Admission, everyone
 from server.rpc.rates import CallerRates
 from server.rpc.services import Services, build_services
 from server.transport.opening import open_server
 from server.transport.seam import BindError, Kind, TransportServer
 from server.transport.tls import Certificates, TlsError, TlsFiles
-from shards.assembly import StorageSettings, TopologyAway, open_rates, open_router
+from shards.assembly import StorageSettings, TopologyAway, open_fleet, open_rates, open_router
 from shards.contract import StoreError
-from shards.fleets import open_fleet
+from shards.handing.handing import Handing
+from shards.handing.network import UnixNetwork
 from shards.rebalance.fleet import Fleet as ShardFleet
 from shards.routing import Router
 
@@ -70,6 +81,7 @@ class Worker:
         self._shared = asyncio.Event()
         self._stopping = asyncio.Event()
         self._orphaned = False
+        self._handing = handing_of(launch, metrics)
         self._admission: Admission | None = None
         self._servers: list[TransportServer] = []
         self._certificates: Certificates | None = None
@@ -87,6 +99,8 @@ class Worker:
         async with AsyncExitStack() as running:
             running.callback(loop.remove_reader, self._launch.control_fd)
             running.callback(asyncio.create_task(self._beat(), name="beat").cancel)
+            if self._handing is not None:
+                running.push_async_callback(self._handing.close)
             router = await self._open_router()
             if router is None:
                 return ExitCode.STOPPED
@@ -134,7 +148,7 @@ class Worker:
         """Returns the router as soon as there is a topology for it; None when told to stop before that."""
         while not self._stopping.is_set():
             try:
-                return await open_router(storage_settings(self._config), self._metrics)
+                return await open_router(storage_settings(self._config), self._metrics, self._handing)
             except TopologyAway as error:
                 _log.warning("waiting for the store", extra={"error": str(error)})
             self._tell(WAITING)
@@ -178,6 +192,8 @@ class Worker:
         """Turns callers away, waits for them to notice, ends streams, lets calls finish, cuts what outlasts that."""
         wait_s, grace_s = (0.0, 0.0) if self._orphaned else (self._config.drain_wait_s, self._config.drain_grace_s)
         services.set_serving(False)
+        if self._handing is not None:
+            await self._handing.leave()
         _log.info("draining", extra={"calls_in_flight": self._metrics.calls_in_flight})
         await asyncio.sleep(wait_s)
         services.end_streams()
@@ -221,6 +237,8 @@ class Worker:
         control = self._controls.feed(data)
         if control is not None:
             self._fleet.update([WorkerInfo(w.id, w.address, WorkerState(w.state.value)) for w in control.workers])
+            if self._handing is not None:
+                self._handing.know(w.id for w in control.workers if w.state is State.SERVING)
             if control.open_shared:
                 self._shared.set()
             self._told.set()
@@ -242,6 +260,14 @@ def storage_settings(config: Config) -> StorageSettings:
         redis_username=config.redis_username,
         redis_password_file=Path(config.redis_password_file) if config.redis_password_file else None,
     )
+
+
+def handing_of(launch: Launch, metrics: Metrics) -> Handing | None:
+    """Returns what hands rows to the other workers; None where there are none, or it is not wanted."""
+    config = launch.config
+    if not config.hand_over or config.workers == 1:
+        return None
+    return Handing(UnixNetwork(launch.metrics_dir), metrics, own=launch.number, workers=config.workers)
 
 
 def tls_files(config: Config) -> TlsFiles | None:

@@ -224,7 +224,10 @@ class Cache(Protocol):
         """
 
     async def created(self, rows: Sequence[Row], commit_started: float) -> None:
-        """Remembers rows of version 1 that a commit has just stored, or does not: no cache has an older version."""
+        """Remembers rows that a commit has just stored, or does not.
+
+        No cache of others has an older version, or who committed them has told it.
+        """
 
     async def close(self) -> None:
         """Lets go of connections. Idempotent."""
@@ -241,6 +244,18 @@ class Observer(Protocol):
 
     def queue_rows(self, shard: int, rows: int) -> None:
         """The shard's lanes now hold so many rows that wait or are under way."""
+
+    def rows_handed(self, count: int) -> None:
+        """So many rows were handed over to the workers that commit their lanes."""
+
+    def rows_taken(self, count: int) -> None:
+        """So many rows of other workers were handed over to this one."""
+
+    def rows_taken_back(self, reason: str, count: int) -> None:
+        """So many rows that were handed over are committed here after all.
+
+        ``reason``: refused (there was nothing done), closed (the connection ended) or silent (nothing was heard).
+        """
 
     def cache_call(self, operation: str, seconds: float) -> None:
         """One cache call ended: ``operation`` is get or put."""
@@ -259,6 +274,9 @@ class Observer(Protocol):
 
     def slots_paused(self, shard: int, count: int) -> None:
         """So many slots of a shard are paused in this worker."""
+
+    def slot_paused(self, seconds: float) -> None:
+        """A slot was paused in this worker for so long, and is served again, here or elsewhere."""
 
     def lease_age(self, shard: int, seconds: float) -> None:
         """So long ago the last renewal of the lease on a shard that succeeded was sent; told about once a second."""
@@ -279,6 +297,15 @@ class Unobserved:
     def queue_rows(self, shard: int, rows: int) -> None:
         """Forgets."""
 
+    def rows_handed(self, count: int) -> None:
+        """Forgets."""
+
+    def rows_taken(self, count: int) -> None:
+        """Forgets."""
+
+    def rows_taken_back(self, reason: str, count: int) -> None:
+        """Forgets."""
+
     def cache_call(self, operation: str, seconds: float) -> None:
         """Forgets."""
 
@@ -295,6 +322,9 @@ class Unobserved:
         """Forgets."""
 
     def slots_paused(self, shard: int, count: int) -> None:
+        """Forgets."""
+
+    def slot_paused(self, seconds: float) -> None:
         """Forgets."""
 
     def lease_age(self, shard: int, seconds: float) -> None:

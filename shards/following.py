@@ -31,7 +31,7 @@ POLL_IDLE_S: Final = 1.0
 POLL_ACTIVE_S: Final = 0.2
 """The same while a move is on at any shard."""
 
-POLL_PAUSED_S: Final = 0.02
+POLL_PAUSED_S: Final = 0.01
 """The same while slots are paused here: what is looked for then is the flip that ends it."""
 
 _REOPEN_S: Final = 1.0
@@ -97,7 +97,7 @@ class Follower:
         async with self._loading:
             if self.epoch >= epoch:
                 return
-            topology = await self._topologies.load()
+            topology = await self._topologies.glance()  # callers wait: what was seen to be there is enough
             if topology is None or topology.epoch < epoch:
                 raise Unavailable(f"a topology of epoch {epoch} is asked for, and was not found")
             self._take(topology)

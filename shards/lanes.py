@@ -47,10 +47,12 @@ class _Waiter:
 
     __slots__ = ("deadline", "is_unknown", "outcome", "row")
 
-    def __init__(self, row: Row, deadline: float, outcome: asyncio.Future[Outcome]) -> None:
+    def __init__(self, row: Row, deadline: float, outcome: asyncio.Future[Outcome], *, is_unknown: bool) -> None:
         self.row = row
         self.deadline = deadline
-        self.is_unknown = False  # a commit of it failed, and may yet arrive (law 5): "nothing was written" is not said
+        self.is_unknown = (
+            is_unknown  # a commit of it failed, and may yet arrive (law 5): "nothing was written" is not said
+        )
         self.outcome = outcome  # done early when the caller is cancelled, or swept
 
 
@@ -96,8 +98,11 @@ class Lanes:
             f"commits={self._commits}/{self._store.limits.in_flight_max}{', closing' * self._closing})"
         )
 
-    def write(self, row: Row, deadline: float) -> asyncio.Future[Outcome]:
+    def write(self, row: Row, deadline: float, *, is_unknown: bool = False) -> asyncio.Future[Outcome]:
         """Queues a row; the answer resolves to its outcome, never DEFERRED.
+
+        ``is_unknown``: it may have been stored already, or may yet be, by somebody else to whom it was handed. Then the
+        very row there is APPLIED, and that nothing was written is not said.
 
         Raises ``Overloaded`` and (once closing) ``Unavailable`` at once. The answer raises ``DeadlineExceeded`` when
         the deadline (``time.monotonic`` seconds) passed before the row was handed to the store, ``OutcomeUnknown``
@@ -105,9 +110,9 @@ class Lanes:
         in the order of their calls. Cancelling the answer drops a row that waits, and does nothing to one under way.
         """
         if self._rows >= self._rows_max:
-            raise Overloaded(f"shard {self._shard}: {self._rows} rows wait, the most allowed")
+            raise _own(Overloaded(f"shard {self._shard}: {self._rows} rows wait, the most allowed"), is_unknown)
         if self._closing:
-            raise Unavailable(f"shard {self._shard} is closing")
+            raise _own(Unavailable(f"shard {self._shard} is closing"), is_unknown)
         name = self._store.lane(row.key)
         lane = self._lanes.get(name)
         if lane is None:
@@ -119,7 +124,7 @@ class Lanes:
             if self._sweep_later is None:
                 self._sweep_later = self._loop.call_later(_SWEEP_S, self._sweep)
         outcome: asyncio.Future[Outcome] = self._loop.create_future()
-        lane.waiting.append(_Waiter(row, deadline, outcome))
+        lane.waiting.append(_Waiter(row, deadline, outcome, is_unknown=is_unknown))
         self._rows += 1
         return outcome
 
@@ -209,6 +214,9 @@ class Lanes:
         parts = [lane.taken]
         while parts:
             part = parts.pop()
+            if part is not lane.taken and len(part) > 1 and _is_over(part, self._store.limits):
+                parts += _halves(part)  # what a store takes has changed since the whole was taken
+                continue
             self._observer.batch_committed(self._shard, len(part))
             try:
                 outcomes = await self._store.commit([waiter.row for waiter in part])
@@ -217,8 +225,7 @@ class Lanes:
                 if len(part) == 1:
                     _fail(part, error)
                 else:  # halve until the row that cannot be taken stands alone: log2(rows) commits more for each row
-                    half = len(part) // 2
-                    parts += (part[half:], part[:half])
+                    parts += _halves(part)
             except (Unavailable, Overloaded) as error:
                 _fail(part, error)
             except Exception as error:  # noqa: BLE001  by law 4 of the contract anything else leaves the rows unknown
@@ -278,9 +285,24 @@ def judge(row: Row, present: Row | None) -> Outcome | None:
     stored = 0 if present is None else present.version
     if stored == row.version - 1:
         return None
-    if present is not None and (present.customer, present.marks, present.body) == (row.customer, row.marks, row.body):
+    if present is not None and _is_very(row, present):
         return APPLIED
     return Outcome(Verdict.CLASH, present)
+
+
+def _halves(part: Sequence[_Waiter]) -> tuple[Sequence[_Waiter], Sequence[_Waiter]]:
+    """Returns the two halves, the first one last."""
+    half = len(part) // 2
+    return part[half:], part[:half]
+
+
+def _is_over(part: Sequence[_Waiter], limits: CommitLimits) -> bool:
+    size = sum(len(waiter.row.body) + len(waiter.row.marks) for waiter in part)
+    return len(part) > limits.rows_max or size > limits.bytes_max
+
+
+def _is_very(row: Row, present: Row) -> bool:
+    return (present.customer, present.marks, present.body) == (row.customer, row.marks, row.body)
 
 
 def _is_decided(waiter: _Waiter, present: Row | None) -> bool:
@@ -298,6 +320,8 @@ def _answer(part: Sequence[_Waiter], outcomes: Sequence[Outcome]) -> list[_Waite
         if outcome.verdict is Verdict.DEFERRED:
             again.append(waiter)
         elif not waiter.outcome.done():
+            if waiter.is_unknown and outcome.present is not None and _is_very(waiter.row, outcome.present):
+                outcome = APPLIED  # noqa: PLW2901  by the try that nobody heard of
             waiter.outcome.set_result(outcome)
     if len(again) == len(part):  # they wait for a refusal that is not there, and would for ever
         _fail(again, StoreError("the store deferred every row of a commit"))
@@ -312,10 +336,15 @@ def _fail(part: Iterable[_Waiter], error: StoreError) -> None:
     """
     for waiter in part:
         if not waiter.outcome.done():
-            is_said = not (waiter.is_unknown and isinstance(error, (Unavailable, Overloaded, Invalid)))
-            own = type(error)(*error.args) if is_said else OutcomeUnknown(f"a first try may yet arrive; then: {error}")
-            own.__cause__ = error
-            waiter.outcome.set_exception(own)
+            waiter.outcome.set_exception(_own(error, waiter.is_unknown))
+
+
+def _own(error: StoreError, is_unknown: bool) -> StoreError:  # noqa: FBT001  told apart by its name
+    """Returns the error of one row; ``is_unknown``: it may be stored all the same."""
+    is_said = not (is_unknown and isinstance(error, (Unavailable, Overloaded, Invalid)))
+    own = type(error)(*error.args) if is_said else OutcomeUnknown(f"a first try may yet arrive; then: {error}")
+    own.__cause__ = error
+    return own
 
 
 def _too_late(waiter: _Waiter) -> StoreError:

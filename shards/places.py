@@ -12,14 +12,19 @@ import time
 from collections.abc import Mapping
 from typing import Final, NamedTuple, Protocol
 
-from shards.contract import DeadlineExceeded, Observer, Overloaded, Store, Unavailable
+from shards.contract import DeadlineExceeded, Observer, Outcome, Overloaded, Row, Store, Unavailable
 from shards.keys import SLOTS, Key
-from shards.lanes import Lanes
 from shards.leases.hold import Hold, boottime_s
 from shards.topology import Topology
 
 FINISH_S: Final = 0.05
 """For so long operations that had begun may finish when their slot is paused; those that do not run again after it."""
+
+SETTLE_S: Final = 0.25
+"""For so long writes may, and those whose callers have left without an answer: what reaches the store later than the
+slots are copied stays behind there. Nobody was told of it, but it is seen when copies are compared."""
+
+_LOOK_S: Final = 0.004  # between two looks whether they have
 
 LEASE_WAIT_S: Final = 0.5
 """For so long an operation waits for a lease that has run out; a worker that was frozen has it back by then."""
@@ -42,10 +47,20 @@ class Sealing(Protocol):
         """Returns when the bucket of a key is sealed. Raises ``StoreError``; no order was written."""
 
 
+class Writing(Protocol):
+    """What rows are written to: the lanes of a shard, or what stands before them."""
+
+    def write(self, row: Row, deadline: float) -> asyncio.Future[Outcome]:
+        """See ``shards.lanes.Lanes``."""
+
+    async def close(self) -> None:
+        """See ``shards.lanes.Lanes``."""
+
+
 class Shard(NamedTuple):
     """What the router needs of one shard."""
 
-    lanes: Lanes
+    lanes: Writing
     """Where its writes go."""
     store: Store
     """Where its reads go."""
@@ -56,7 +71,18 @@ class Shard(NamedTuple):
 class Place:
     """One stay of one slot. Whoever holds it knows that the slot was served from here when it took it."""
 
-    __slots__ = ("_is_past", "_passed", "finished", "gen", "hold", "is_paused", "shard", "shard_id", "under_way")
+    __slots__ = (
+        "_doubted_s",
+        "_is_past",
+        "_passed",
+        "gen",
+        "hold",
+        "is_paused",
+        "shard",
+        "shard_id",
+        "under_way",
+        "writing",
+    )
 
     def __init__(self, shard_id: int, shard: Shard | None, hold: Hold, gen: int, *, is_paused: bool) -> None:
         """``shard`` None: it is not open in this worker."""
@@ -68,8 +94,9 @@ class Place:
         """Nothing begins here."""
         self.under_way = 0
         """Operations that began here and have not ended."""
-        self.finished: asyncio.Event | None = None
-        """Set when the last of them ends, where somebody waits for that."""
+        self.writing = 0
+        """Of them, those that write."""
+        self._doubted_s = float("-inf")
         self._is_past = False
         self._passed: asyncio.Event | None = None
 
@@ -77,10 +104,21 @@ class Place:
         return f"Place(shard={self.shard_id}, gen={self.gen}, under_way={self.under_way}{', paused' * self.is_paused})"
 
     def end(self) -> None:
-        """Notes that an operation that began here has ended."""
+        """Notes that a read that began here has ended."""
         self.under_way -= 1
-        if self.finished is not None and not self.under_way:
-            self.finished.set()
+
+    def end_write(self, *, is_settled: bool) -> None:
+        """Notes that a write that began here has ended; not settled: it may yet be stored."""
+        self.under_way -= 1
+        self.writing -= 1
+        if not is_settled:
+            self._doubted_s = time.monotonic()
+
+    def is_busy(self, waited_s: float) -> bool:
+        """Tells whether a pause that has waited so long is to go on waiting for what began here."""
+        if self.under_way and waited_s < (SETTLE_S if self.writing else FINISH_S):
+            return True
+        return time.monotonic() < self._doubted_s + SETTLE_S
 
     async def passed(self) -> None:
         """Returns when this is no longer the slot's place."""
@@ -114,6 +152,7 @@ class Places:
         self._shards = dict(shards)
         self._holds = {shard: Hold(float("inf")) for shard in shards} if holds is None else dict(holds)
         self._paused: dict[int, frozenset[int]] = {}
+        self._paused_since: dict[int, float] = {}  # by slot
         self._waiters = 0
         self.topology = topology
         self.slots = [self._place(slot) for slot in range(SLOTS)]
@@ -160,8 +199,10 @@ class Places:
         ]
         if not closing:
             return
-        for _, place in closing:
+        now_s = time.monotonic()
+        for slot, place in closing:
             place.is_paused = True
+            self._paused_since[slot] = now_s
         await _finish([place for _, place in closing])
         for slot, place in closing:
             if self.slots[slot] is place:  # else the topology has taken it elsewhere meanwhile
@@ -246,19 +287,14 @@ class Places:
 
     def _replace(self, slot: int) -> None:
         before = self.slots[slot]
-        self.slots[slot] = self._place(slot)
+        self.slots[slot] = place = self._place(slot)
         before.passes()
+        if not place.is_paused and (since_s := self._paused_since.pop(slot, None)) is not None:
+            self._observer.slot_paused(time.monotonic() - since_s)
 
 
 async def _finish(places: list[Place]) -> None:
-    """Waits until what is under way at paused places has ended, or ``FINISH_S`` have passed."""
-    busy = [place for place in places if place.under_way]
-    for place in busy:
-        place.finished = asyncio.Event()
-    try:
-        async with asyncio.timeout(FINISH_S):
-            for place in busy:
-                assert place.finished is not None
-                await place.finished.wait()
-    except TimeoutError:
-        pass
+    """Waits for what is under way at paused places, as long as ``FINISH_S`` and ``SETTLE_S`` say."""
+    began_s = time.monotonic()
+    while any(place.is_busy(time.monotonic() - began_s) for place in places):  # noqa: ASYNC110  nobody tells of each end
+        await asyncio.sleep(_LOOK_S)

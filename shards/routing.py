@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import types
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from shards.contract import (
     APPLIED,
@@ -85,15 +86,19 @@ class Router:
             place, shard = await self._places.served(slot, deadline)
         row = Row(key_of(order_id, place.gen), customer, marks, body)
         place.under_way += 1
+        place.writing += 1
+        is_settled = False
         try:
             if len(marks) == MARK_BYTES and shard.seals.is_due(order_id):
                 await _by(deadline, shard.seals.ensure(row.key))
             outcome = await shard.lanes.write(row, deadline)
+            is_settled = True
         except StoreError as error:
             place.hold.failed()
+            is_settled = isinstance(error, _NOTHING_WRITTEN)
             if self._slots[slot] is place:
                 raise
-            is_unknown = not isinstance(error, _NOTHING_WRITTEN)
+            is_unknown = not is_settled
         else:
             hold = place.hold
             now_s = time.clock_gettime(_BOOTTIME)
@@ -104,7 +109,7 @@ class Router:
             if await self._is_still(place, slot, deadline, is_unknown=is_unknown):
                 return outcome
         finally:
-            place.end()
+            place.end_write(is_settled=is_settled)
         return await self._write_again(row, deadline, is_unknown=is_unknown)
 
     async def _write_again(self, row: Row, deadline: float, *, is_unknown: bool) -> Outcome:
@@ -118,14 +123,18 @@ class Router:
                 raise _in_doubt(error) if is_unknown else error from None
             row = row._replace(key=row.key._replace(gen=place.gen))
             place.under_way += 1
+            place.writing += 1
+            is_settled = False
             try:
                 if row.version == 1 and shard.seals.is_due(row.key.order_id):
                     await _by(deadline, shard.seals.ensure(row.key))
                 outcome = await shard.lanes.write(row, deadline)
+                is_settled = True
             except StoreError as error:
+                is_settled = isinstance(error, _NOTHING_WRITTEN)
                 if self._slots[slot] is place or time.monotonic() >= deadline:
                     raise _in_doubt(error) if is_unknown else error from None
-                is_unknown |= not isinstance(error, _NOTHING_WRITTEN)
+                is_unknown |= not is_settled
             else:
                 is_applied = outcome.verdict is Verdict.APPLIED
                 if await self._is_still(place, slot, deadline, is_unknown=is_unknown or is_applied):
@@ -133,7 +142,7 @@ class Router:
                     return APPLIED if is_unknown and outcome.present == row else outcome
                 is_unknown |= is_applied
             finally:
-                place.end()
+                place.end_write(is_settled=is_settled)
         moved = Unavailable(f"the order's slot moved {_RUNS_MAX} times meanwhile")
         raise _in_doubt(moved) if is_unknown else moved
 
@@ -206,7 +215,7 @@ class Router:
         await self._resources.aclose()
 
     async def _answer(
-        self, slot: int, operation: str, deadline: float, run: Callable[[Place, Shard], Awaitable[_T]]
+        self, slot: int, operation: str, deadline: float, run: Callable[[Place, Shard], Coroutine[Any, Any, _T]]
     ) -> _T:
         """Runs what reads from a slot until its answer may be given."""
         for _ in range(_RUNS_MAX):
@@ -298,10 +307,32 @@ def _in_doubt(error: StoreError) -> StoreError:
     return error
 
 
-async def _by(deadline: float, answer: Awaitable[_T]) -> _T:
-    """Awaits an answer until the deadline, and then leaves it."""
+async def _by(deadline: float, answer: Coroutine[Any, Any, _T]) -> _T:
+    """Awaits an answer until the deadline, and then leaves it. One that is there at once needs no timer."""
+    try:
+        awaited = answer.send(None)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]  # of the coroutine, so a _T
     try:
         async with asyncio.timeout(deadline - time.monotonic()):
-            return await answer
+            return await _resumed(answer, awaited)
     except TimeoutError:
         raise DeadlineExceeded("the store did not answer before the deadline") from None
+
+
+@types.coroutine
+def _resumed(answer: Coroutine[Any, Any, _T], awaited: object) -> Generator[object, Any, _T]:
+    """Goes on with a coroutine that waits for what its first step gave."""
+    try:
+        while True:
+            try:
+                sent = yield awaited
+            except GeneratorExit:
+                answer.close()
+                raise
+            except BaseException as error:  # noqa: BLE001  it is the coroutine's: a cancellation, or what it waited for
+                awaited = answer.throw(error)
+            else:
+                awaited = answer.send(sent)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]  # as above

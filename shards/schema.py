@@ -84,6 +84,8 @@ def _places(file: TopologyFile, only: int | None) -> Iterator[tuple[str, Cassand
             yield f"shard {number}", settings
     if only is None and file.topology is not None and file.topology not in file.shards.values():
         yield "topology", file.topology
+    if only is None and file.next is not None and file.next not in file.shards.values():
+        yield "next topology", file.next
 
 
 def _failed(code: ExitCode, problem: object) -> ExitCode:

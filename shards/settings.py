@@ -98,6 +98,8 @@ class TopologyFile:
     """Where the table of slots is kept; None: in the data directory."""
     embedded: EmbeddedSettings | None = None
     """The others."""
+    next: CassandraSettings | None = None
+    """Where the table of slots is to be moved, or has been."""
 
     @property
     def ids(self) -> frozenset[int]:
@@ -137,11 +139,18 @@ def parse(content: Mapping[str, object], environ: Mapping[str, str], folder: Pat
             raise SettingsError(f"{where}.id: {number} is there twice")
         shards[number] = _cluster({**defaults, **table}, where, environ, folder)
     _refuse_shared(shards)
-    if "topology" in content:
-        table = dict(_table(content["topology"], "topology"))
-        return TopologyFile(shards, _cluster({**defaults, **table}, "topology", environ, folder), embedded)
+    table = dict(_table(content.get("topology", {}), "topology"))
     file = TopologyFile(shards, None, embedded)
-    return replace(file, topology=shards.get(min(file.ids)))
+    if "next" in table:
+        following = _table(table.pop("next"), "topology.next")
+        file = replace(file, next=_cluster({**defaults, **following}, "topology.next", environ, folder))
+    if table or ("topology" in content and file.next is None):
+        file = replace(file, topology=_cluster({**defaults, **table}, "topology", environ, folder))
+    else:
+        file = replace(file, topology=shards.get(min(file.ids)))
+    if file.next is not None and file.next == file.topology:
+        raise SettingsError("topology.next: it is where the topology is kept anyway")
+    return file
 
 
 def _embedded(value: object, folder: Path) -> EmbeddedSettings:

@@ -11,7 +11,8 @@ from shards.topology import Topology, TopologyDamaged
 SCOPE: Final = "topology"
 """Scope of the topology and of everything that changes it."""
 
-_NAME: Final = "current"
+NAME: Final = "current"
+"""Name of the topology's fact in it."""
 
 
 class TopologyStore:
@@ -26,22 +27,27 @@ class TopologyStore:
 
     async def load(self) -> Topology | None:
         """Returns the present topology, linearizable with changes; None where none was ever created."""
-        fact = await self._facts.read(SCOPE, _NAME)
+        fact = await self._facts.read(SCOPE, NAME)
+        return None if fact is None else _topology(fact)
+
+    async def glance(self) -> Topology | None:
+        """Returns the same at less cost: every acknowledged change included, and perhaps one that is not yet."""
+        fact = await self._facts.glance(SCOPE, NAME)
         return None if fact is None else _topology(fact)
 
     async def epoch(self) -> int:
         """Returns the epoch of the topology at little cost, every acknowledged change included; 0 for none."""
-        return await self._facts.revision(SCOPE, _NAME)
+        return await self._facts.revision(SCOPE, NAME)
 
     async def create(self, topology: Topology) -> Topology:
         """Stores the first topology unless there is one, and returns the one that is there then. Idempotent."""
-        return _topology(await self._facts.create(SCOPE, _NAME, _fact(topology)))
+        return _topology(await self._facts.create(SCOPE, NAME, _fact(topology)))
 
     async def compare_and_set(self, epoch: int, topology: Topology) -> bool:
         """Replaces the topology of ``epoch`` by ``topology`` (of ``epoch + 1``); False when another is there."""
         if topology.epoch != epoch + 1:
             raise ValueError(f"epoch {topology.epoch} does not follow {epoch}")
-        return await self._facts.replace(SCOPE, _NAME, epoch, _fact(topology))
+        return await self._facts.replace(SCOPE, NAME, epoch, _fact(topology))
 
 
 def _fact(topology: Topology) -> Fact:

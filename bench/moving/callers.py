@@ -74,7 +74,8 @@ class Callers:
         async def work() -> None:
             nonlocal done
             while time.monotonic() < until:
-                done += not (await self._call(self._draw()))
+                error = await self._call(self._draw())
+                done += not error  # not in one: what stood there before the wait would be added to
 
         await asyncio.gather(*(work() for _ in range(at_once)))
         return done / seconds

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.bed import Bed
-from shards.assembly import StorageSettings
+from shards.assembly import StorageSettings, open_fleet
 from shards.contract import Copies, Row
-from shards.fleets import open_fleet
 from shards.keys import key_of, mint_uuid7, order_id_of
 from shards.rebalance.copying import Copying
 from shards.rebalance.record import Move, Options
@@ -58,10 +57,11 @@ async def _between(settings: StorageSettings, count: int) -> Copied:
         moves = [Move(slot, 0, 1, SOURCE_GEN) for slot in slots]
         copying = Copying(source, target, moves, TARGET_GEN, Throttle(Options()))
         began, cpu = time.monotonic(), time.process_time()
-        rows = await copying.round()
+        rows = await copying.round(slots)
         copied, copied_cpu = time.monotonic(), time.process_time()
         await copying.verify()
-        differing = await copying.differing()
+        await copying.look()
+        differing = copying.differing(slots)
         verified, verified_cpu = time.monotonic(), time.process_time()
         assert not differing, f"copies differ in {sum(map(len, differing.values()))} orders"
         return Copied(rows, copied - began, copied_cpu - cpu, verified - copied, verified_cpu - copied_cpu)

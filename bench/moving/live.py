@@ -9,9 +9,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+from urllib.request import urlopen
+
+from prometheus_client.parser import text_string_to_metric_families
 
 from bench.installed import ROOT
 from bench.load import create_request
@@ -22,10 +25,23 @@ from shards.keys import format_uuid, mint_uuid7
 
 WORKERS: Final = 2
 KEYSPACE: Final = "crest_moves"
+_METRICS: Final = 90
 _BOOT_S: Final = 60.0
-_MOVE_S: Final = 90.0
+_MOVE_S: Final = 150.0
 _AT_ONCE: Final = 48
+_WARM_S: Final = 10.0
+"""For so long the same calls are made before their capacity is measured: a cold store takes fewer of them."""
+_RATE_MAX: Final = 400.0
+"""Calls a second at most: the callers share the machine, and their own cost must not be what is measured."""
 _CDNOW: Final = ROOT / "tests" / "data" / "cdnow_sample.txt"
+
+
+class Waits(NamedTuple):
+    """How long something lasted, as the workers count it: in steps, so these are bounds."""
+
+    number: int
+    p99_ms: float
+    max_ms: float
 
 
 class Phase(NamedTuple):
@@ -40,8 +56,14 @@ class Phase(NamedTuple):
     moved: list[tuple[float, int]]
     """Time, and slots moved so far."""
     rows_copied: int
+    pauses: int
     pause_ms_p99: float
     pause_ms_max: float
+    pause_steps_ms: dict[str, float]
+    paused: Waits
+    """How long slots were not served, each in each worker."""
+    waits: Waits
+    """How long operations waited for slots, those at their gates."""
 
 
 class Live(NamedTuple):
@@ -79,9 +101,13 @@ class Live(NamedTuple):
             slowest_ms = max((call.took_ms for call in calls), default=0)
             told.append(
                 f"{phase.name}: {moves} of 4,096 slots in {phase.ended_s - phase.began_s:.0f} s, shard sizes "
-                f"{phase.end.get('sizes')}; slots were paused for {phase.pause_ms_p99:.0f} ms (p99 of batches), "
-                f"{phase.pause_ms_max:.0f} ms at most; calls meanwhile: p99 {quantile(calls, 0.99):.0f} ms, slowest "
-                f"{slowest_ms:.0f} ms, {sum(bool(call.error) for call in calls)} errors; "
+                f"{phase.end.get('sizes')}; {phase.pauses} pauses, {phase.pause_ms_p99:.0f} ms (p99), "
+                f"{phase.pause_ms_max:.0f} ms at most, spent on {_told(phase.pause_steps_ms)}; "
+                f"99 of 100 slots not served for {phase.paused.p99_ms:g} ms at most, none for longer than "
+                f"{phase.paused.max_ms:g} ms; {phase.waits.number} operations waited, 99 of 100 at most "
+                f"{phase.waits.p99_ms:g} ms, "
+                f"none longer than {phase.waits.max_ms:g} ms; calls meanwhile: p99 {quantile(calls, 0.99):.0f} ms, "
+                f"slowest {slowest_ms:.0f} ms, {sum(bool(call.error) for call in calls)} errors; "
                 f"verify: {phase.end.get('verified', 0):,} orders, {phase.end.get('wrong')} wrong"
             )
         if errors := self.errors():
@@ -98,7 +124,12 @@ class Live(NamedTuple):
             "calls": len(self.calls),
             "at_rest": _figures(self.during(None)),
             "phases": [
-                phase._asdict() | {"calls": _figures(self.during(phase)), "goodput": self.goodput(phase)}
+                phase._asdict()
+                | {
+                    "waits": phase.waits._asdict(),
+                    "calls": _figures(self.during(phase)),
+                    "goodput": self.goodput(phase),
+                }
                 for phase in self.phases
             ],
         }
@@ -124,10 +155,12 @@ async def _measure(context: Context, file: Path) -> Live:
         sample = list(_cdnow(600 if context.is_quick else 6_919))
         await callers.load(sample, _AT_ONCE)
         await callers.load([create_request(context.chance) for _ in range(500)], _AT_ONCE)
+        await callers.capacity(2.0 if context.is_quick else _WARM_S, _AT_ONCE)
         capacity = await callers.capacity(2.0 if context.is_quick else 5.0, _AT_ONCE)
-        context.tell(f"{capacity:,.0f} calls/s at most; half of that from now on")
+        rate = min(capacity / 2, _RATE_MAX)
+        context.tell(f"{capacity:,.0f} calls/s at most; {rate:,.0f} from now on")
         _name_fourth(context, file)
-        calling = asyncio.create_task(callers.run(capacity / 2))
+        calling = asyncio.create_task(callers.run(rate))
         began = time.monotonic()
         phases = []
         for name, what in (("3 -> 4 shards", "add"), ("4 -> 3 shards", "drain")):
@@ -137,13 +170,14 @@ async def _measure(context: Context, file: Path) -> Live:
         await asyncio.sleep(2)
         callers.is_over = True
         await calling
-        return Live(capacity, capacity / 2, len(sample), callers.calls, phases)
+        return Live(capacity, rate, len(sample), callers.calls, phases)
     finally:
         await callers.close()
 
 
 async def _move(context: Context, file: Path, name: str, what: str, began: float) -> Phase:
     told = context.scratch / f"{what}.jsonl"
+    before = await asyncio.to_thread(_counts, context)
     begun_s = time.monotonic() - began
     command = [sys.executable, "-m", "bench.moving.mover", str(file), what, str(told)]
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT)
@@ -160,9 +194,52 @@ async def _move(context: Context, file: Path, name: str, what: str, began: float
     end = lines.pop()["end"]
     moved = [(line["at_unix_ms"] / 1_000 - wall, line["slots_moved"]) for line in lines]
     last = lines[-1]
+    after = await asyncio.to_thread(_counts, context)
     return Phase(
-        name, begun_s, moved[-1][0], end, moved, last["rows_copied"], last["pause_ms_p99"], last["pause_ms_max"]
+        name=name,
+        began_s=begun_s,
+        ended_s=moved[-1][0],
+        end=end,
+        moved=moved,
+        rows_copied=last["rows_copied"],
+        pauses=last["pauses"],
+        pause_ms_p99=last["pause_ms_p99"],
+        pause_ms_max=last["pause_ms_max"],
+        pause_steps_ms=last["pause_steps_ms"],
+        paused=waits(after["crest_slot_pause_seconds"], before.get("crest_slot_pause_seconds", {})),
+        waits=waits(after["crest_slot_wait_seconds"], before.get("crest_slot_wait_seconds", {})),
     )
+
+
+def waits(after: Mapping[float, float], before: Mapping[float, float]) -> Waits:
+    """Returns what was counted between two looks at a histogram: cumulative counts by upper bound in seconds."""
+    counts = {bound: count - before.get(bound, 0.0) for bound, count in sorted(after.items())}
+    total = max(counts.values(), default=0.0)
+
+    def bound_ms(share: float) -> float:
+        return next((bound for bound, count in counts.items() if count >= total * share), 0.0) * 1_000
+
+    return Waits(round(total), bound_ms(0.99) if total else 0.0, bound_ms(1.0) if total else 0.0)
+
+
+def _counts(context: Context) -> dict[str, dict[float, float]]:
+    """Returns the counts of each histogram of slots, those of all workers together."""
+    with urlopen(f"http://{context.host}:{context.port + _METRICS}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    counts: dict[str, dict[float, float]] = {}
+    for family in text_string_to_metric_families(text):
+        if not family.name.startswith("crest_slot_"):
+            continue
+        for sample in family.samples:
+            if sample.name.endswith("_bucket"):
+                by_bound = counts.setdefault(family.name, {})
+                bound = float(sample.labels["le"])
+                by_bound[bound] = by_bound.get(bound, 0.0) + sample.value
+    return counts
+
+
+def _told(steps: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {ms:.0f}" for name, ms in steps.items())
 
 
 def _name_fourth(context: Context, file: Path) -> None:
@@ -180,7 +257,7 @@ def _name_fourth(context: Context, file: Path) -> None:
 def _server(context: Context, file: Path) -> Iterator[None]:
     log = (context.scratch / "server.log").open("w", encoding="utf-8")
     command = [sys.executable, "-m", "server", "--store=cassandra", f"--topology-file={file}", f"--host={context.host}"]
-    command += [f"--port={context.port}", f"--metrics-port={context.port + 90}", f"--workers={WORKERS}"]
+    command += [f"--port={context.port}", f"--metrics-port={context.port + _METRICS}", f"--workers={WORKERS}"]
     command += [f"--data-dir={context.scratch / 'data'}"]
     server = subprocess.Popen(command, cwd=ROOT, stderr=log, stdout=subprocess.DEVNULL)
     try:

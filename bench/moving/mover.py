@@ -14,8 +14,7 @@ from pathlib import Path
 import msgspec
 
 from shards import ring
-from shards.assembly import StorageSettings
-from shards.fleets import open_fleet
+from shards.assembly import StorageSettings, open_fleet
 from shards.rebalance.home import Book
 from shards.rebalance.mover import Mover
 from shards.rebalance.progress import Progress

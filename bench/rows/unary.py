@@ -23,7 +23,7 @@ GUARANTEES: Final[Mapping[str, str]] = {
     "naive": "A retry can make a second order.",
 }
 
-PATIENT_WINDOWS_MAX: Final = 12
+PATIENT_WINDOWS_MAX: Final = 20
 PATIENT_WINDOWS_QUIET: Final = 3
 
 _CURVE_SHARES: Final = (0.1, 0.3, 0.5, 0.65, 0.8, 0.9, 1.0)

@@ -54,12 +54,18 @@ OPENED: Final = (
 )
 """Packages of the JDK that Cassandra reaches into; Java 17 closes them unless told."""
 
+TIMER_SLACK_US: Final = 500
+"""By how much waits of a node may end late. Its threads that run out of work go on looking for some, every 10 us or
+later (Cassandra's ``SEPWorker`` calls it spinning); several nodes on few cores pay dearly for it: docs/adr/0020."""
+
 RING_QUERY: Final = "SELECT * FROM system_distributed.view_build_status WHERE keyspace_name = '-' AND view_name = '-'"
 """A row that does not exist, in a table that Cassandra itself keeps on three nodes."""
 
 
 class CassandraNode(Node):
     """One Cassandra node, alone or in a ring. ``class_path`` is called only when the node is started."""
+
+    timer_slack_us = TIMER_SLACK_US
 
     def __init__(
         self,

@@ -58,6 +58,9 @@ class Node(ABC):
     def probe(self) -> str | None:
         """Asks once, within ``PROBE_TIMEOUT_S``, whether it serves; returns what is missing, None for ready."""
 
+    timer_slack_us: int | None = None
+    """See ``process.spawn``."""
+
     @abstractmethod
     def _prepare(self) -> Sequence[str]:
         """Writes the configuration and returns the command line."""
@@ -90,7 +93,7 @@ class Node(ABC):
         for address, port in self.listens:
             if _taken(address, port):
                 raise NodeError(f"{self.name}: {address}:{port} is taken by a process that is not of this cluster")
-        process = spawn(argv, log=self.log, dies_with_parent=self._dies_with_parent)
+        process = spawn(argv, log=self.log, dies_with_parent=self._dies_with_parent, timer_slack_us=self.timer_slack_us)
         # Replaced whole: whoever reads it meanwhile gets the old one or the new one.
         fresh = self._record.with_suffix(".new")
         fresh.write_text(json.dumps(dataclasses.asdict(process)))

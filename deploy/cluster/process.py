@@ -8,6 +8,7 @@ pid reused in between is hit. Linux only, as are the loopback addresses beyond 1
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import select
@@ -24,6 +25,9 @@ BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 STAT_STATE: Final = 0
 STAT_START: Final = 19
 """Positions in /proc/PID/stat after the name: proc(5) counts these 3 and 22."""
+
+PR_SET_TIMERSLACK: Final = 29
+"""From linux/prctl.h."""
 
 SETPRIV: Final = "/usr/bin/setpriv"
 """From util-linux; it sets the signal and becomes the program, so that the pid stays."""
@@ -117,23 +121,32 @@ def identify(pid: int) -> ProcessId:
 
 
 def spawn(
-    argv: Sequence[str], *, log: Path, environ: Mapping[str, str] | None = None, dies_with_parent: bool = False
+    argv: Sequence[str],
+    *,
+    log: Path,
+    environ: Mapping[str, str] | None = None,
+    dies_with_parent: bool = False,
+    timer_slack_us: int | None = None,
 ) -> ProcessId:
     """Starts a program in a session of its own, so that no terminal's Ctrl-C reaches it.
 
     Its output is added to ``log``. ``argv[0]`` is a path. With ``dies_with_parent`` the kernel kills it when this
-    process ends, however it ends; any thread may call.
+    process ends, however it ends; any thread may call. Waits of its threads that end by a timer end up to
+    ``timer_slack_us`` late; None: as those of this thread (Linux has 50).
     """
     variables = dict(os.environ if environ is None else environ)
     if not dies_with_parent:
-        return _spawn(argv, log, variables)
+        return _spawn(argv, log, variables, timer_slack_us)
     if not Path(SETPRIV).exists():
         raise MissingError(f"{SETPRIV} is missing. Debian 12: apt-get install util-linux")
-    return _PARENT.submit(_spawn, [SETPRIV, "--pdeathsig", "KILL", "--", *argv], log, variables).result()
+    argv = [SETPRIV, "--pdeathsig", "KILL", "--", *argv]
+    return _PARENT.submit(_spawn, argv, log, variables, timer_slack_us).result()
 
 
-def _spawn(argv: Sequence[str], log: Path, environ: Mapping[str, str]) -> ProcessId:
+def _spawn(argv: Sequence[str], log: Path, environ: Mapping[str, str], timer_slack_us: int | None) -> ProcessId:
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    if timer_slack_us is not None:
+        _set_timer_slack(timer_slack_us * 1_000)  # a child has that of the thread that starts it, and keeps it
     try:
         pid = os.posix_spawn(
             argv[0],
@@ -148,4 +161,11 @@ def _spawn(argv: Sequence[str], log: Path, environ: Mapping[str, str]) -> Proces
         )
     finally:
         os.close(output)
+        if timer_slack_us is not None:
+            _set_timer_slack(0)  # this thread's own again
     return identify(pid)
+
+
+def _set_timer_slack(nanoseconds: int) -> None:
+    # no wrapper of prctl(2) is in the standard library
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_TIMERSLACK, ctypes.c_ulong(nanoseconds))

@@ -14,6 +14,7 @@ from server.app import codec
 from server.app.clock import Clock
 from server.app.currencies import CURRENCIES
 from server.app.failures import failure_of, read_failure_of
+from server.app.latest import ENTRY_BYTES_MAX, Latest
 from server.app.listing import Page, Query, list_page
 from server.app.watching import Watching
 from server.domain import limits
@@ -46,6 +47,7 @@ class Orders:
         self._router = router
         self._clock = clock
         self._watching = Watching(router)
+        self._decoded = Latest(codec.decode, lambda row, _order: len(row.body) <= ENTRY_BYTES_MAX)
 
     def __repr__(self) -> str:
         return f"Orders({self._router!r}, {self._watching!r})"
@@ -133,7 +135,7 @@ class Orders:
                 f"the order is at version {row.version}; version {min_version} does not exist",
                 metadata={"current_version": str(row.version), "min_version": str(min_version)},
             )
-        return codec.decode(row)
+        return self._decoded.of(order_id, row)
 
     async def get_many(
         self, order_ids: Sequence[bytes], consistency: Consistency, deadline: float

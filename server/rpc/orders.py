@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 
 from protos.orders.v1 import orders_pb2 as pb
 from server.admission.gate import Priority
+from server.app.latest import ENTRY_BYTES_MAX, Latest
 from server.app.listing import Query, validate
 from server.app.orders import Orders
 from server.domain import limits
@@ -20,7 +21,7 @@ from server.rpc import convert
 from server.rpc.admission import Entry
 from server.rpc.batches import NAME, Creates
 from server.rpc.call import Call
-from server.rpc.pipeline import Handler, Pipeline, Service
+from server.rpc.pipeline import Handler, Pipeline, Ready, Service
 from shards.keys import format_uuid
 
 ORDER_FRAME_BYTES: Final = 4
@@ -43,10 +44,11 @@ class OrderServicer:
     def __init__(self, orders: Orders, creates: Creates) -> None:
         self._orders = orders
         self._creates = creates
+        self._ready = Latest(_get_answer, lambda _order, answer: len(answer.data) <= ENTRY_BYTES_MAX)
 
     def service(self, pipeline: Pipeline) -> Service:
         """Returns the service with all its handlers."""
-        unary: dict[str, tuple[type[Any], Callable[[Any, Call], Awaitable[Message]]]] = {
+        unary: dict[str, tuple[type[Any], Callable[[Any, Call], Awaitable[Message | Ready]]]] = {
             "CreateOrder": (pb.CreateOrderRequest, self.create_order),
             "BatchCreateOrders": (pb.BatchCreateOrdersRequest, self._creates.batch),
             "GetOrder": (pb.GetOrderRequest, self.get_order),
@@ -76,7 +78,7 @@ class OrderServicer:
         convert.fill_order(answer.order, order)
         return answer
 
-    async def get_order(self, request: pb.GetOrderRequest, call: Call) -> pb.GetOrderResponse:
+    async def get_order(self, request: pb.GetOrderRequest, call: Call) -> Ready:
         """Reads one order."""
         bad: list[Violation] = []
         call.order_id = order_id = convert.order_id(request.order_id, bad)
@@ -85,9 +87,7 @@ class OrderServicer:
             bad.append(Violation("min_version", f"is {request.min_version}, must not be negative"))
         convert.refuse(bad)
         order = await self._orders.get(order_id, request.min_version, consistency, call.deadline)
-        answer = pb.GetOrderResponse()
-        convert.fill_order(answer.order, order)
-        return answer
+        return self._ready.of(order_id, order)
 
     async def batch_get_orders(self, request: pb.BatchGetOrdersRequest, call: Call) -> pb.BatchGetOrdersResponse:
         """Reads many orders; those that the answer has no room for, or whose shard failed, are unprocessed."""
@@ -157,6 +157,12 @@ class OrderServicer:
             return answer  # type: ignore[no-any-return]  # typed by its name
 
         return serve
+
+
+def _get_answer(order: Order) -> Ready:
+    answer = pb.GetOrderResponse()
+    convert.fill_order(answer.order, order)
+    return Ready(answer.SerializeToString(deterministic=True))
 
 
 class _Room:

@@ -30,14 +30,28 @@ from server.rpc.streams import Streams, StreamTask, shutting_down
 
 RequestT = TypeVar("RequestT", bound=Message)
 ResponseT = TypeVar("ResponseT", bound=Message)
+AnswerT = TypeVar("AnswerT", bound="Message | Ready")
 
-UnaryMethod: TypeAlias = Callable[[RequestT, Call], Awaitable[ResponseT]]
+UnaryMethod: TypeAlias = Callable[[RequestT, Call], Awaitable[AnswerT]]
 StreamMethod: TypeAlias = Callable[[RequestT, Call], AsyncGenerator[ResponseT, None]]
 BidiMethod: TypeAlias = Callable[[AsyncIterator[RequestT], Call], AsyncGenerator[ResponseT, None]]
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 CALLS_MAX: Final = 10_000
 """Unary calls that a worker has under way at once; more are refused. Far above what the queues of the lanes hold."""
+
+
+class Ready:
+    """An answer of a unary method that is serialized already, deterministically."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def SerializeToString(self, *, deterministic: bool = True) -> bytes:  # noqa: N802, ARG002  protobuf's name
+        """Returns its bytes."""
+        return self.data
 
 
 class Service(NamedTuple):
@@ -71,7 +85,7 @@ class Pipeline:
         return f"Pipeline(calls={self._load.in_flight}, streams={self._streams.count})"
 
     def admitted(
-        self, name: str, request_type: type[RequestT], method: UnaryMethod[RequestT, ResponseT], priority: Priority
+        self, name: str, request_type: type[RequestT], method: UnaryMethod[RequestT, AnswerT], priority: Priority
     ) -> tuple[Handler, Entry | None]:
         """Returns the handler of a unary method with the gate before it, and the gate's entry for it, if there is one.
 
@@ -83,7 +97,7 @@ class Pipeline:
         entry = self._admission.entry(name, priority, cast("Handle", handler.unary_unary))
         return grpc.unary_unary_rpc_method_handler(entry.serve), entry
 
-    def unary(self, name: str, request_type: type[RequestT], method: UnaryMethod[RequestT, ResponseT]) -> Handler:
+    def unary(self, name: str, request_type: type[RequestT], method: UnaryMethod[RequestT, AnswerT]) -> Handler:
         """Returns the handler of a unary method; ``name`` is ``package.Service/Method``."""
         parse = request_type.FromString
         load = self._load

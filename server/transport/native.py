@@ -15,22 +15,22 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import grpc
-from pygrpc_native import EVENT_CANCEL, STREAM_FULL, NativeGrpcFront
+from pygrpc_native import EVENT_CANCEL, NativeGrpcFront
 
-from server.admission.gate import BEGIN, WAIT, Gate, Verdict
-from server.admission.limit import Track
+from server.admission.gate import BEGIN, WAIT, Gate
 from server.domain.errors import OrderError, Reason
 from server.rpc.admission import Entry
 from server.rpc.errors import Refusal, refusal_of
 from server.rpc.pipeline import Service
 from server.rpc.streams import shutting_down
 from server.transport.grpcio import GrpcioServer
+from server.transport.native_call import Metadata, NativeCall
 from server.transport.seam import (
     KEEPALIVE_S,
     KEEPALIVE_TIMEOUT_S,
@@ -60,103 +60,9 @@ LINGER_S: Final = 0.25
 LOOK_S: Final = 0.05
 """How often a server that stops looks whether callers have left."""
 
-FULL_WAIT_S: Final = 0.002
-"""First wait for a stream whose reader is behind; doubles up to ``FULL_WAIT_S_MAX``. The front has no sign for it."""
-
-FULL_WAIT_S_MAX: Final = 0.1
-
-Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
-_Details: TypeAlias = tuple[Metadata, str, float | None]
 _Method: TypeAlias = Callable[[bytes, Any], Awaitable[Any]]
 
 _logger: Final = logging.getLogger("crest.native")
-
-
-class _Call:
-    """One call: the context that its handler sees."""
-
-    __slots__ = (
-        "_deadline",
-        "_front",
-        "_metadata",
-        "call_id",
-        "deadline",
-        "entry",
-        "gone",
-        "is_begun",
-        "payload",
-        "priority",
-        "server",
-        "task",
-        "track",
-        "trailers",
-        "units",
-        "until",
-    )
-
-    # what a place in line needs (server.admission.gate.Waiter), set when it has one
-    deadline: float
-    entry: Entry
-    payload: bytes
-    priority: int
-    server: NativeServer
-    track: Track
-    units: int
-    until: float
-
-    def __init__(self, front: NativeGrpcFront, call_id: int, details: _Details, now: float) -> None:
-        self._front = front
-        self._metadata = details[0]
-        left_s = details[2]
-        self._deadline = None if left_s is None else now + left_s
-        self.call_id = call_id
-        self.gone = False
-        """The caller left, or its deadline passed."""
-        self.is_begun = False
-        self.task: asyncio.Task[Any] | None = None
-        self.trailers: Metadata = ()
-        """Go with the answer."""
-
-    def invocation_metadata(self) -> Metadata:
-        """Returns the request's metadata."""
-        return self._metadata
-
-    def time_remaining(self) -> float | None:
-        """Returns the seconds left of the caller's deadline, None without one."""
-        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
-
-    def set_trailing_metadata(self, trailing_metadata: Metadata) -> None:
-        """Sends these with an answer that succeeds; a refusal has its own."""
-        self.trailers = trailing_metadata
-
-    async def write(self, message: bytes) -> None:
-        """Sends one message of a stream, as soon as the reader has room for it."""
-        wait_s = FULL_WAIT_S
-        while self._front.stream_try_send(self.call_id, message) == STREAM_FULL:
-            await asyncio.sleep(wait_s)
-            wait_s = min(2 * wait_s, FULL_WAIT_S_MAX)
-        # a message for a caller who is gone is dropped; the event that cancels this call is under way
-
-    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> NoReturn:
-        """Ends the call with a status that is not OK."""
-        self.fail(Refusal(code, details, trailing_metadata))
-        raise grpc.aio.AbortError
-
-    def begin(self) -> None:
-        """Its turn in line has come."""
-        self.server.begin(self)
-
-    def turn_away(self, verdict: Verdict) -> None:
-        """It is refused, on arrival or in line."""
-        self.refuse(self.entry.refusal(self, verdict))
-
-    def refuse(self, refusal: Refusal) -> None:
-        """It ends so, before it has begun."""
-        self.server.drop(self, refusal)
-
-    def fail(self, refusal: Refusal) -> None:
-        """As ``abort``, from outside of the handler."""
-        self._front.fail(self.call_id, refusal.code.value[0], refusal.message, list(refusal.trailers))
 
 
 class NativeServer:
@@ -199,12 +105,12 @@ class NativeServer:
         self._behind = GrpcioServer(behind, socket, reuse_port=False)
         self._front.set_fallback(socket.removeprefix("unix:"))
         self._loop = asyncio.get_running_loop()
-        self._calls: dict[int, _Call] = {}
+        self._calls: dict[int, NativeCall] = {}
         self._idle = threading.Semaphore(0)
         self._waker = threading.Thread(target=self._wake, name="native-waker", daemon=True)
         self._stopping: asyncio.Task[None] | None = None
         self._refusing = False
-        self._refused: list[tuple[_Call, Refusal]] = []  # as the answers
+        self._refused: list[tuple[NativeCall, Refusal]] = []  # as the answers
         gates = [entry.gate for entry in self._entries if entry is not None]
         self._gate: Gate | None = gates[0] if gates else None  # a worker has one
         self._taken = 0
@@ -310,7 +216,7 @@ class NativeServer:
             if kind == EVENT_CANCEL:
                 self._cancel(call_id)
                 continue
-            call = _Call(self._front, call_id, details, now)
+            call = NativeCall(self._front, call_id, details, now)
             if self._refusing:
                 call.fail(_STOPPING)
                 continue
@@ -340,12 +246,12 @@ class NativeServer:
         elif call.is_begun:  # one that is not would end before its first line, and so without its last
             call.task.cancel()
 
-    def begin(self, call: _Call) -> None:
+    def begin(self, call: NativeCall) -> None:
         """Serves a call that waited in line."""
         call.task = self._loop.create_task(self._run_admitted(call, call.payload, time.monotonic()))
         call.payload = b""
 
-    def drop(self, call: _Call, refusal: Refusal | None = None) -> None:
+    def drop(self, call: NativeCall, refusal: Refusal | None = None) -> None:
         """Forgets a call that waits in line, which passes over it from now on; tells its caller, if it is there."""
         call.gone = True
         call.payload = b""
@@ -355,7 +261,7 @@ class NativeServer:
                 self._loop.call_soon(self._respond)
             self._refused.append((call, refusal))
 
-    async def _run_admitted(self, call: _Call, payload: bytes, started: float) -> None:
+    async def _run_admitted(self, call: NativeCall, payload: bytes, started: float) -> None:
         is_ok = False
         try:
             is_ok = await self._run(call, payload, call.entry.run, streaming=False)
@@ -379,7 +285,7 @@ class NativeServer:
         for call, refusal in refused:
             call.fail(refusal)
 
-    async def _run(self, call: _Call, payload: bytes, method: _Method, *, streaming: bool) -> bool:
+    async def _run(self, call: NativeCall, payload: bytes, method: _Method, *, streaming: bool) -> bool:
         """Serves a call; returns whether it was answered."""
         call.is_begun = True
         try:

@@ -20,7 +20,7 @@ from shards.contract import StoreError
 from shards.facts import Facts, Guard
 from shards.leases.hold import Hold, boottime_s
 from shards.leases.states import LEASE_S, SCOPE, STATES, Lease, SlotStates
-from shards.leases.watch import LeaseWatch, read_states
+from shards.leases.watch import LeaseWatch, glance_states, read_states
 
 T = TypeVar("T")
 
@@ -140,8 +140,8 @@ class Keeper:
         await self._held.wait()
 
     def epoch_changed(self) -> None:
-        """Lets the lease tell the new epoch soon, where movers wait for it."""
-        if self._states is not None and self._states.is_active:
+        """Lets the lease tell the new epoch soon, where movers wait for it: where slots are paused."""
+        if self._states is not None and self._states.paused:
             self._renew.set()
 
     async def leave(self) -> None:
@@ -170,9 +170,9 @@ class Keeper:
         failures = 0
         while True:
             try:
-                if await self._is_due():
-                    self._look.clear()
-                    await self._adopt()
+                states = await self._changed()
+                if states is not None:
+                    await self._adopt(states)
                 failures = 0
             except StoreError as error:
                 self._look.set()
@@ -182,20 +182,23 @@ class Keeper:
                 pause_s = min(_RETRY_S_MIN * 2 ** min(failures, 8), _RETRY_S_MAX)
                 await asyncio.sleep(pause_s * _CHANCE.uniform(0.5, 1))
 
-    async def _is_due(self) -> bool:
-        """Waits for a reason to look, and tells whether the states are others than those acted under."""
+    async def _changed(self) -> SlotStates | None:
+        """Waits for a reason to look, and returns the states to be acted under; None: those that are."""
         states = self._states
+        if states is not None and not self._look.is_set():
+            # else a refused renewal tells, in time for whoever activates
+            interval_s = POLL_S if states.is_active else None
+            with suppress(TimeoutError):
+                async with asyncio.timeout(interval_s):
+                    await self._look.wait()
         if states is None or self._look.is_set():
-            return True
-        interval_s = POLL_S if states.is_active else None  # else a refused renewal tells, in time for whoever activates
-        with suppress(TimeoutError):
-            async with asyncio.timeout(interval_s):
-                await self._look.wait()
-                return True
-        return await self._call(self._facts.revision(SCOPE, STATES)) != states.revision
+            self._look.clear()
+            return await self._call(read_states(self._facts))
+        # whether they still are the latest is told by the renewal under them, which callers wait for
+        seen = await self._call(glance_states(self._facts))
+        return seen if seen is not None and seen.revision > states.revision else None
 
-    async def _adopt(self) -> None:
-        states = await self._call(read_states(self._facts))
+    async def _adopt(self, states: SlotStates) -> None:
         if states.epoch_min > self._placement.epoch:
             await self._placement.reach(states.epoch_min)
         self._placement.hurry(self._shard, is_active=states.is_active, is_paused=bool(states.paused))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from shards.contract import Corrupt
-from shards.facts import Facts
+from shards.facts import Fact, Facts
 from shards.leases.hold import boottime_s
 from shards.leases.states import LEASE_MARGIN, LEASE_PREFIX, SCOPE, STATES, Lease, LeaseDamaged, SlotStates
 
@@ -113,12 +113,26 @@ class LeaseWatch:
         return await self._facts.delete(SCOPE, seen.lease.fact_name, seen.revision)
 
 
+async def has_states(facts: Facts) -> bool:
+    """Tells whether a worker has ever held a lease on a shard, or a mover looked at it. Raises ``StoreError``."""
+    return await facts.revision(SCOPE, STATES) > 0
+
+
 async def read_states(facts: Facts) -> SlotStates:
     """Returns the present states of a shard's slots; makes the first ones where there are none.
 
     Raises ``StoreError``; ``Corrupt`` for what this release cannot read.
     """
-    fact = await facts.read(SCOPE, STATES) or await facts.create(SCOPE, STATES, SlotStates().to_fact())
+    return _states(await facts.read(SCOPE, STATES) or await facts.create(SCOPE, STATES, SlotStates().to_fact()))
+
+
+async def glance_states(facts: Facts) -> SlotStates | None:
+    """Returns the states at less cost, as ``Facts.glance`` sees them; None where there are none. Raises the same."""
+    fact = await facts.glance(SCOPE, STATES)
+    return None if fact is None else _states(fact)
+
+
+def _states(fact: Fact) -> SlotStates:
     try:
         return SlotStates.from_fact(fact)
     except LeaseDamaged as error:

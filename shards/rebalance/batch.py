@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 from shards.contract import StoreError
@@ -18,6 +19,7 @@ from shards.rebalance.copying import Copying
 from shards.rebalance.fleet import At, Part
 from shards.rebalance.gates import Gates
 from shards.rebalance.home import Home
+from shards.rebalance.pausing import Pause
 from shards.rebalance.record import Move, Stuck
 from shards.rebalance.sealing import Sealing
 from shards.rebalance.throttle import Throttle
@@ -28,7 +30,6 @@ SMALL_ROWS: Final = 32
 
 _ROUNDS_MAX: Final = 12
 _LARGE_ROWS: Final = 2_000  # when rounds do not get smaller than this, the slots are not paused: it would last
-_FINAL_ROUNDS_MAX: Final = 4  # under the pause only stragglers of workers that were given up can still arrive
 _TRIES_MAX: Final = 5
 _RETRY_S: Final = 0.5
 
@@ -38,12 +39,12 @@ class Outcome(NamedTuple):
 
     moved: tuple[Move, ...]
     stuck: tuple[Stuck, ...]
-    pause_s: float = 0.0
-    """How long its slots were paused, as the mover saw it."""
+    pauses: tuple[Pause, ...] = ()
+    """Those that ended with slots on their targets."""
 
 
 class Batch:
-    """Slots of one source, moved together. ``state`` tells what is being done to them."""
+    """Slots of one source, copied together and moved some at a time. ``state`` tells what is being done."""
 
     def __init__(
         self,
@@ -66,7 +67,9 @@ class Batch:
         self._sealing: Final = sealing
         self._throttle: Final = throttle
         self._at: Final = at
+        self._moved: Final[list[Move]] = []
         self._stuck: Final[list[Stuck]] = []
+        self._pauses: Final[list[Pause]] = []
         self._copyings: list[Copying] = []
         self._rows_before = (0, 0)
 
@@ -82,6 +85,11 @@ class Batch:
             verified + sum(copying.rows_verified for copying in self._copyings),
         )
 
+    @property
+    def moved(self) -> int:
+        """Slots that are on their targets."""
+        return len(self._moved)
+
     async def run(self, is_wanted: Callable[[], bool]) -> Outcome:
         """Moves the slots; ``is_wanted`` is asked before they are paused, False leaves them where they are.
 
@@ -90,36 +98,44 @@ class Batch:
         tries = 1
         while True:
             try:
-                return await self._once(is_wanted)
+                await self._once(is_wanted)
             except StoreError as error:
                 # whatever was paused is open again: see _under_pause
                 if tries == _TRIES_MAX:
                     reason = f"{type(error).__name__}: {error}"
                     self._stuck.extend([Stuck(move.slot, reason) for move in self._left()])
-                    return Outcome((), tuple(self._stuck))
-                tries += 1
-                self.state = f"waiting after an error: {error}"
-                await asyncio.sleep(_RETRY_S * tries)
+                else:
+                    tries += 1
+                    self.state = f"waiting after an error: {error}"
+                    await asyncio.sleep(_RETRY_S * tries)
+                    continue
+            return Outcome(tuple(self._moved), tuple(self._stuck), tuple(self._pauses))
 
-    async def _once(self, is_wanted: Callable[[], bool]) -> Outcome:
+    async def _once(self, is_wanted: Callable[[], bool]) -> None:
         self._rows_before = self.rows
         self._copyings = self._begin(self._left())
-        await self._copy()
+        await self._copy(self._slots(self._left()))
         self.state = "verifying"
         await self._each(lambda copying: copying.verify())
         await self._sealing.repeat(self._left())
-        await self._set_aside()
-        if not self._left() or not is_wanted():
-            return Outcome((), tuple(self._stuck))
-        self.state = "waiting for workers"
-        await self._gates.steady()
-        await self._copy()
-        await self._each(lambda copying: copying.verify(is_hurried=True))
-        if not is_wanted():
-            return Outcome((), tuple(self._stuck))
-        began = time.monotonic()
-        moved = await self._under_pause()
-        return Outcome(moved, tuple(self._stuck), time.monotonic() - began)
+        await self._each(lambda copying: copying.look())
+        self._set_aside(self._left())
+        while left := self._left():
+            if not is_wanted():
+                return
+            self.state = "waiting for workers"
+            await self._gates.steady()
+            some = left[: self._gates.together.slots]
+            await self._copy(self._slots(some))
+            await self._each(lambda copying: copying.verify(is_hurried=True))
+            await self._home.record()  # what operators said until now is known to ``is_wanted``
+            async with self._home.pausing():
+                if not is_wanted():
+                    return
+                topology = await self._under_pause(some)
+            if topology is not None:
+                await self._gates.unpause(self._slots(some), epoch_min=topology.epoch)
+                self.state = "moved"
 
     def _begin(self, moves: Sequence[Move]) -> list[Copying]:
         by_target: dict[int, list[Move]] = {}
@@ -130,68 +146,79 @@ class Batch:
             for target, group in by_target.items()
         ]
 
-    async def _copy(self) -> None:
+    async def _copy(self, slots: frozenset[int]) -> None:
         """Copies until a round is small. Raises ``StoreError`` when they do not get smaller."""
         self.state = "copying"
         await self._at("before index and place")
         placed = 0
         for _ in range(_ROUNDS_MAX):
-            placed = await self._each(lambda copying: copying.round())
+            placed = await self._each(lambda copying: copying.round(slots))
             if placed <= SMALL_ROWS:
                 break
         await self._at("after index and place")
         if placed > _LARGE_ROWS:
             raise StoreError(f"the slots are written to faster than they are copied: {placed} rows in a round")
 
-    async def _under_pause(self) -> tuple[Move, ...]:
-        slots = [move.slot for move in self._left()]
+    async def _under_pause(self, moves: Sequence[Move]) -> Topology | None:
+        """Moves slots whose copies are nearly complete. Callers wait: what can be done before or after is not here.
+
+        Returns the topology that every worker acts under by then; None where no slot was moved, and all are open again.
+        """
+        paused = self._slots(moves)
+        times = [time.monotonic()]
         self.state = "pausing"
-        written = await self._gates.pause(slots)
+        written = await self._gates.pause(paused)
+        times.append(time.monotonic())
         try:
             await self._gates.confirmed(written)
+            times.append(time.monotonic())
             self.state = "paused"
             await self._at("before final place")
-            for _ in range(_FINAL_ROUNDS_MAX):
-                placed = await self._each(lambda copying: copying.round(is_hurried=True))
-                await self._each(lambda copying: copying.verify(is_hurried=True))
-                if not placed:
-                    break
+            # once: what could still arrive at the source was never answered, and never will be
+            await asyncio.gather(self._copy_rest(paused), self._sealing.repeat(moves))
             await self._at("after final place")
-            await self._sealing.repeat(self._left())
-            await self._set_aside()
+            self._set_aside(moves)
         except StoreError:
-            await self._gates.unpause(slots)
+            await self._gates.unpause(paused)
             raise
-        moves = self._left()
-        if not moves:
-            await self._gates.unpause(slots)
-            return ()
+        going = [move for move in moves if move in self._left()]
+        times.append(time.monotonic())
+        if not going:
+            await self._gates.unpause(paused)
+            return None
         self.state = "flipping"
-        topology = await self._home.change("flip", lambda topology: flipped(topology, moves, self._gen))
+        topology = await self._home.change("flip", lambda topology: flipped(topology, going, self._gen), is_own=True)
+        times.append(time.monotonic())
+        self._moved.extend(going)
         self.state = "opening"
         await self._gates.known(topology.epoch)
-        await self._gates.unpause(slots, epoch_min=topology.epoch)
-        self.state = "moved"
-        return moves
+        times.append(time.monotonic())
+        self._pauses.append(Pause(len(moves), *(after - before for before, after in pairwise(times))))
+        self._gates.together.took(self._pauses[-1])
+        return topology
 
-    async def _set_aside(self) -> None:
+    async def _copy_rest(self, slots: frozenset[int]) -> None:
+        await self._each(lambda copying: copying.round(slots, is_hurried=True))
+        await self._each(lambda copying: copying.verify(is_hurried=True))
+
+    def _set_aside(self, moves: Iterable[Move]) -> None:
         """Names the slots whose copies differ; they are not moved."""
+        slots = self._slots(moves)
         for copying in self._copyings:
-            for slot, order_ids in (await copying.differing()).items():
+            for slot, order_ids in copying.differing(slots).items():
                 named = tuple(format_uuid(order_id) for order_id in order_ids)
                 self._stuck.append(Stuck(slot, f"the copy differs in order {named[0]}", named))
 
     def _left(self) -> tuple[Move, ...]:
-        aside = {stuck.slot for stuck in self._stuck}
-        return tuple(move for move in self.moves if move.slot not in aside)
+        done = self._slots(self._moved) | {stuck.slot for stuck in self._stuck}
+        return tuple(move for move in self.moves if move.slot not in done)
 
-    async def _each(self, call: Callable[[Copying], object]) -> int:
-        total = 0
-        for copying in self._copyings:
-            result = call(copying)
-            assert asyncio.iscoroutine(result)
-            total += await result or 0
-        return total
+    def _slots(self, moves: Iterable[Move]) -> frozenset[int]:
+        return frozenset(move.slot for move in moves)
+
+    async def _each(self, call: Callable[[Copying], Coroutine[object, object, int | None]]) -> int:
+        """Does something for each target, side by side; returns how many rows that were."""
+        return sum(count or 0 for count in await asyncio.gather(*(call(copying) for copying in self._copyings)))
 
 
 def flipped(topology: Topology, moves: Sequence[Move], gen: int) -> Topology | None:

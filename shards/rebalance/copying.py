@@ -7,7 +7,7 @@ changed during the one before, and the last one, when nothing changes any more, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
 from shards.contract import BUCKET_S, Copies, Row, StoreError
@@ -51,9 +51,12 @@ class Copying:
         """Orders known on the source."""
         return sum(len(digest) for digest in self._read.values())
 
-    async def round(self, *, is_hurried: bool = False) -> int:
-        """Copies what the source has and the target has not; returns how many rows. Hurried: without the throttle."""
-        chunks = list(_chunks(await self._changed(), CHUNK_ROWS))
+    async def round(self, slots: Container[int], *, is_hurried: bool = False) -> int:
+        """Copies what the source has of these slots and the target has not; returns how many rows.
+
+        Hurried: without the throttle.
+        """
+        chunks = list(_chunks(await self._changed(slots), CHUNK_ROWS))
 
         async def one(keys: list[Key]) -> None:
             if not is_hurried:
@@ -80,27 +83,28 @@ class Copying:
 
         await _side_by_side(_chunks(self._unverified, CHUNK_ROWS), one)
 
-    async def differing(self) -> dict[int, list[bytes]]:
-        """Returns the slots whose copies differ from the source as it was read, with the first orders that do.
-
-        Copies that are there and should not be, are missing, or are of another version are found by the versions that
-        the target tells now; what is in them by having been read back.
-        """
-        found: dict[int, list[bytes]] = {}
+    async def look(self) -> None:
+        """Asks the target what it has, so that copies that are missing, or should not be there, differ from then on."""
         told = await asyncio.gather(*(self._target.versions(slot, self._gen) for slot in self._copied))
-        for (slot, copied), versions in zip(self._copied.items(), told, strict=True):
+        for copied, versions in zip(self._copied.values(), told, strict=True):
             for order_ids in _chunks(copied.stale(versions), CHUNK_ROWS):
                 await self._read_back(order_ids)
-            if differing := self._read[slot].differing(copied):
-                found[slot] = differing[:DIFFERING_MAX]
-        return found
 
-    async def _changed(self) -> list[Key]:
+    def differing(self, slots: Container[int]) -> dict[int, list[bytes]]:
+        """Returns those slots whose copies, as read back, differ from the source as it was read; names some orders."""
+        return {
+            slot: differing[:DIFFERING_MAX]
+            for slot, copied in self._copied.items()
+            if slot in slots and (differing := self._read[slot].differing(copied))
+        }
+
+    async def _changed(self, slots: Container[int]) -> list[Key]:
         """Returns the keys of the orders that the source has in another version than was read, bucket by bucket."""
         changed: list[Key] = []
-        moves = self._moves.values()
+        moves = [move for slot, move in self._moves.items() if slot in slots]
         told = await asyncio.gather(*(self._source.versions(move.slot, move.old_gen) for move in moves))
-        for (slot, move), versions in zip(self._moves.items(), told, strict=True):
+        for move, versions in zip(moves, told, strict=True):
+            slot = move.slot
             stale = self._read[slot].stale(versions)
             if missing := [order_id for order_id in stale if order_id not in versions]:
                 raise StoreError(f"slot {slot}: {len(missing)} orders that were on the source are gone from it")

@@ -1,4 +1,4 @@
-"""What movers work on: the home of the topology, and each shard's facts and slots. ``shards.fleets`` opens it."""
+"""What movers work on: the home of the topology, and each shard's facts and slots. ``shards.assembly`` opens it."""
 
 from __future__ import annotations
 

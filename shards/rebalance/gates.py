@@ -11,12 +11,13 @@ from shards.facts import Facts
 from shards.leases import LeaseWatch, SeenLease, SlotStates, SlotStatesWriter
 from shards.leases.hold import boottime_s
 from shards.rebalance.fleet import At, Deposed
+from shards.rebalance.pausing import TOGETHER_MAX, Together
 from shards.rebalance.throttle import Felt
 
 RETRY_S: Final = 0.1
 """Pause before a fact is changed again whose store failed."""
 
-_LOOK_S: Final = 0.01  # between two looks while callers wait
+_LOOK_S: Final = 0.005  # between two looks while callers wait
 _IDLE_LOOK_S: Final = 0.5
 _LATELY_S: Final = 2.0  # a worker that has not renewed for so long may be frozen: nothing is paused meanwhile
 
@@ -46,7 +47,10 @@ class Gates:
         self._writer: Final = SlotStatesWriter(facts)
         self._watch: Final = LeaseWatch(facts, clock_s)
         self._one_at_a_time: Final = asyncio.Lock()
+        self._made: SlotStates | None = None  # the present states, if they were made here
         self._watched_since: float | None = None
+        self.together: Final = Together(TOGETHER_MAX)
+        """How many slots of the shard are paused at once."""
 
     def __repr__(self) -> str:
         return f"Gates(shard={self._shard}, attempt={self._attempt}, {self._watch!r})"
@@ -160,13 +164,17 @@ class Gates:
         async with self._one_at_a_time:
             await self._at(f"before {step}")
             while True:
+                made, self._made = self._made, None
                 try:
-                    states = await self._writer.read()
+                    states = made or await self._writer.read()
                     if states.attempt > self._attempt:
                         raise Deposed(f"shard {self._shard} is in the hands of attempt {states.attempt}")
                     changed = change(states)
+                    if changed is None and made is not None:
+                        continue  # to be told by the states themselves
                     if changed is None or await self._writer.replace(states, changed):
+                        self._made = changed or states
                         await self._at(f"after {step}")
-                        return changed or states
+                        return self._made
                 except StoreError:
                     await asyncio.sleep(RETRY_S)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from shards.contract import Corrupt, StoreError
@@ -24,6 +25,7 @@ from shards.topology import Topology
 from shards.topology_store import TopologyStore
 
 _RETRY_S: Final = 0.1
+_TURN_S: Final = 1.0  # a pause that lasts longer has met something that is frozen or away
 
 
 class Book:
@@ -85,6 +87,8 @@ class Home:
         self._attempt: Final = attempt
         self._at: Final = at
         self._one_at_a_time: Final = asyncio.Lock()
+        self._made: Topology | None = None  # the present topology, if this attempt made it
+        self._pausing: Final = asyncio.Lock()
         self.seen: RebalanceRecord | None = None
         """The record as this attempt saw it last."""
 
@@ -106,24 +110,47 @@ class Home:
             raise Corrupt("there is no topology")
         return topology
 
-    async def change(self, step: str, edit: Callable[[Topology], Topology | None]) -> Topology:
+    async def change(self, step: str, edit: Callable[[Topology], Topology | None], *, is_own: bool = False) -> Topology:
         """Changes the topology by ``edit``, which may be asked again; None: nothing is to be changed any more.
 
         The record is looked at between reading the topology and replacing it: whoever has taken over since has changed
-        the topology too, before anything else, so that this change is refused.
+        the topology too, before anything else, so that this change is refused. ``is_own``: no other attempt could make
+        the same topology. The next change is then made of it with no look at anything: it is refused as well once
+        somebody has changed the topology since, and callers wait less.
         """
         async with self._one_at_a_time:
             await self._at(f"before {step}")
             while True:
+                made, self._made = self._made, None
                 try:
-                    topology = await self.topology()
+                    topology = made or await self.topology()
                     changed = edit(topology)
-                    await self.record()
+                    if made is None:
+                        await self.record()
+                    elif changed is None:
+                        continue  # to be told by the topology itself
                     if changed is None or await self._store.compare_and_set(topology.epoch, changed):
+                        self._made = changed if is_own else None
                         await self._at(f"after {step}")
                         return changed or topology
                 except StoreError:
                     await asyncio.sleep(_RETRY_S)
+
+    @asynccontextmanager
+    async def pausing(self) -> AsyncIterator[None]:
+        """Lets the slots of one source be paused at a time: two pauses at once would make each other longer.
+
+        Who has waited for long goes on: a source whose store is away does not hold up the others.
+        """
+        has_turn = False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_TURN_S):
+                has_turn = await self._pausing.acquire()
+        try:
+            yield
+        finally:
+            if has_turn:
+                self._pausing.release()
 
     async def note(self, step: str, edit: Callable[[RebalanceRecord], RebalanceRecord | None]) -> RebalanceRecord:
         """Changes the record by ``edit``, which may be asked again; None: nothing is to be changed any more."""

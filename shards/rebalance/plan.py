@@ -74,6 +74,8 @@ def add(topology: Topology, weight: int = 1) -> Topology:
 
 def drain(topology: Topology, shard: int) -> Topology:
     """Returns the placement without a shard."""
+    if shard not in {info.id for info in topology.shards}:
+        raise PlanRefused(f"there is no shard {shard}; there are {_names(topology)}")
     return _refusing(lambda: topology.with_shard_removed(shard))
 
 

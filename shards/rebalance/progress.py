@@ -47,6 +47,9 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     pause_ms_p99: float = 0.0
     """How long slots were paused, as the mover saw it."""
     pause_ms_max: float = 0.0
+    pause_steps_ms: dict[str, float] = {}
+    """What a pause is spent on, in the order of its steps; the mean of all."""
+    pauses: int = 0
 
     def to_bytes(self) -> bytes:
         """Returns the telling as bytes."""

@@ -20,9 +20,10 @@ from typing import Final, NamedTuple, Self
 
 import msgspec
 
+from shards.homes import BESIDE
 from shards.topology import ShardInfo, Topology
 
-SCOPE: Final = "rebalance"
+SCOPE: Final = BESIDE
 """Scope of the facts about rebalancing, where the topology is kept."""
 
 RECORD: Final = "current"

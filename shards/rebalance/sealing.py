@@ -40,9 +40,11 @@ class Sealing:
             source, target = self._parts[move.source].copies, self._parts[move.target].copies
             pair = (move.source, source.seals_together(move.slot), move.target, target.seals_together(move.slot))
             pairs.setdefault(pair, move)
-        for pair, move in pairs.items():
-            async with self._locks.setdefault(pair, asyncio.Lock()):
-                await self._repeat(pair, move)
+        await asyncio.gather(*(self._one(pair, move) for pair, move in pairs.items()))
+
+    async def _one(self, pair: _Pair, move: Move) -> None:
+        async with self._locks.setdefault(pair, asyncio.Lock()):
+            await self._repeat(pair, move)
 
     async def _repeat(self, pair: _Pair, move: Move) -> None:
         now = int(self._clock_s()) // BUCKET_S

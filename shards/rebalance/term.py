@@ -16,6 +16,7 @@ from shards.rebalance.batch import Batch
 from shards.rebalance.fleet import At, Deposed, Fleet, Part, part_of
 from shards.rebalance.gates import Gates
 from shards.rebalance.home import Home
+from shards.rebalance.pausing import Pause, mean_steps_ms
 from shards.rebalance.progress import PROGRESS, Pace, Progress
 from shards.rebalance.record import SCOPE, Command, Move, RebalanceRecord, State, Stuck
 from shards.rebalance.sealing import Sealing
@@ -23,7 +24,7 @@ from shards.rebalance.throttle import Felt, Throttle
 from shards.topology import ShardInfo, Topology
 
 BATCH_SLOTS_MAX: Final = 16
-"""Slots paused together: their last round, and the pause itself, are shared."""
+"""Slots copied together, and the most that are paused together."""
 
 _TICK_S: Final = 0.5
 _WORKERS_S: Final = 0.1
@@ -48,7 +49,7 @@ class Term:
         self._sealing: Final = Sealing(self._parts, at)
         self._batches: Final[set[Batch]] = set()
         self._stuck: Final[dict[int, Stuck]] = {}
-        self._pauses_s: Final[list[float]] = []
+        self._pauses: Final[list[Pause]] = []
         self._pace: Final = Pace()
         self._rows_of_done = (0, 0)
         self._moved = 0
@@ -97,13 +98,15 @@ class Term:
     async def _fence(self) -> None:
         """Makes sure that nothing of an earlier attempt lands any more, and opens what it left paused."""
         topology = await self._home.change("fence topology", self._first_epoch)
+        sources = {move.source for move in self._record.moves}
         # no others: one that is down and has nothing to do with it holds nothing up
         involved = {shard for move in self._record.moves for shard in (move.source, move.target)}
         known = {info.id for info in topology.shards}
         for shard in sorted(involved & known or known):  # what moves nothing is there to open whatever is paused
             self._parts[shard] = part = await part_of(self._fleet, shard)
             self._gates[shard] = Gates(shard, part.facts, self._record.attempt, self._at)
-        left = await asyncio.gather(*(gates.fence(is_active=True) for gates in self._gates.values()))
+        # workers look often where slots are paused, and nowhere else
+        left = await asyncio.gather(*(gates.fence(is_active=shard in sources) for shard, gates in self._gates.items()))
         # whatever is paused was flipped already, or never will be by the one who paused it
         await asyncio.gather(
             *(
@@ -126,7 +129,7 @@ class Term:
             await self._fleet.prepare(shard)
             self._parts[shard] = part = await part_of(self._fleet, shard)
             self._gates[shard] = gates = Gates(shard, part.facts, self._record.attempt, self._at)
-            await gates.fence(is_active=True)
+            await gates.fence(is_active=False)
 
         def add(topology: Topology) -> Topology | None:
             infos = dict(topology.shards) | weights
@@ -197,8 +200,7 @@ class Term:
                 self._batches.discard(batch)
                 self._rows_of_done = _sum(self._rows_of_done, batch.rows)
             self._moved += len(outcome.moved)
-            if outcome.moved:
-                self._pauses_s.append(outcome.pause_s)
+            self._pauses.extend(outcome.pauses)
             if outcome.stuck:
                 self._stuck.update({stuck.slot: stuck for stuck in outcome.stuck})
                 await self._home.note("name stuck", partial(RebalanceRecord.with_stuck, stuck=outcome.stuck))
@@ -287,10 +289,11 @@ class Term:
         for batch in self._batches:
             copied, verified = _sum((copied, verified), batch.rows)
         moves = self._record.moves
-        remaining = len(moves) - self._moved - len(self._stuck)
+        moved = self._moved + sum(batch.moved for batch in self._batches)
+        remaining = len(moves) - moved - len(self._stuck)
         taken_s = time.monotonic() - self._began_s
-        done = len(self._pauses_s)
-        pauses = sorted(self._pauses_s)
+        pauses = sorted(pause.took_s for pause in self._pauses)
+        done = len(pauses)
         return Progress(
             id=self._record.id,
             attempt=self._record.attempt,
@@ -298,13 +301,13 @@ class Term:
             phase=self._phase if self._record.is_open else self._record.state.value,
             at_unix_ms=time.time_ns() // 1_000_000,
             slots_total=len(moves),
-            slots_moved=self._moved,
+            slots_moved=moved,
             slots_stuck=len(self._stuck),
             rows_total=0,
             rows_copied=copied,
             rows_verified=verified,
             rows_per_s=self._pace.tell(copied),
-            remaining_s=None if not done or not self._moved else taken_s / self._moved * remaining,
+            remaining_s=None if not done or not moved else taken_s / moved * remaining,
             throttle_rows_per_s=self._throttle.rate,
             throttle_reason=self._throttle.reason,
             slot_states={move.slot: batch.state for batch in self._batches for move in batch.moves},
@@ -313,6 +316,8 @@ class Term:
             ),
             pause_ms_p99=pauses[min(done - 1, done * 99 // 100)] * 1_000 if pauses else 0.0,
             pause_ms_max=pauses[-1] * 1_000 if pauses else 0.0,
+            pause_steps_ms=mean_steps_ms(self._pauses),
+            pauses=done,
         )
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from shards.contract import Consistency, Overloaded, Row, Store
 from shards.keys import Key
@@ -26,22 +25,23 @@ class BoundedStore(Passing):
 
     async def read(self, keys: Sequence[Key], consistency: Consistency) -> Sequence[Row | None]:
         """Returns the row of each key."""
-        with self._room(len(keys)):
+        self._enter(len(keys))
+        try:
             return await self._store.read(keys, consistency)
+        finally:
+            self._reads -= len(keys)
 
     async def list_customer(
         self, customer: str, slot: int, gen: int, tag: int, before: bytes | None, rows_max: int
     ) -> Sequence[Row]:
         """Returns the customer's rows, newest first."""
-        with self._room(1):
+        self._enter(1)
+        try:
             return await self._store.list_customer(customer, slot, gen, tag, before, rows_max)
+        finally:
+            self._reads -= 1
 
-    @contextmanager
-    def _room(self, reads: int) -> Iterator[None]:
+    def _enter(self, reads: int) -> None:
         if self._reads >= self._reads_max:
             raise Overloaded(f"{self._reads} reads are under way, the most allowed")
         self._reads += reads
-        try:
-            yield
-        finally:
-            self._reads -= reads

@@ -72,6 +72,11 @@ class CachedStore(Passing):
             await self._cache.put(moved, started)
         return outcomes
 
+    async def stored(self, rows: Sequence[Row], commit_started: float) -> None:
+        """Remembers rows that another process has stored for this one, by a commit that began then or later."""
+        self._raise_floors(rows)
+        await self._cache.created(rows, commit_started)  # caches that are shared have been told by that process
+
     async def read(self, keys: Sequence[Key], consistency: Consistency) -> Sequence[Row | None]:
         """Returns the row of each key."""
         if consistency is Consistency.STRONG:

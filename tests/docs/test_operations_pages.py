@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from server import metrics
 from server.config import reference
+from server.metrics.page import page
 from server.processes import ExitCode
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -11,7 +11,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 def test_metrics_page_is_printed() -> None:
     """The page of metrics is the one that its module prints."""
-    assert (DOCS / "metrics.md").read_text() == metrics.page(), "run: python -m server.metrics > docs/metrics.md"
+    assert (DOCS / "metrics.md").read_text() == page(), "run: python -m server.metrics > docs/metrics.md"
 
 
 def test_settings_are_those_of_the_code() -> None:

@@ -7,8 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from shards.assembly import StorageSettings
-from shards.fleets import open_fleet
+from shards.assembly import StorageSettings, open_fleet
 from shards.stores.embedded import prepare
 from shards.topology import Topology
 from shards.topology_store import TopologyStore

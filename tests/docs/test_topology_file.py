@@ -12,7 +12,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "topology-file.md").read_text()
 
 def test_example_is_a_topology_file() -> None:
     """The example on the page is read without a complaint, and means what its comments say."""
-    example, mixed = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    example, mixed, following = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
     file = parse(tomllib.loads(example), {}, Path())
     assert list(file.shards) == [0, 1]
     assert file.shards[0].replication == {"datacenter1": 3}
@@ -22,6 +22,10 @@ def test_example_is_a_topology_file() -> None:
     assert file.embedded is not None
     assert file.ids == {0, 1, 2, 3, 4, 5, 6}
     assert file.topology is None
+    file = parse(tomllib.loads(mixed + following), {}, Path())
+    assert file.topology is None
+    assert file.next is not None
+    assert file.next.keyspace == "crest_control"
 
 
 def test_every_key_is_on_the_page_with_its_default() -> None:

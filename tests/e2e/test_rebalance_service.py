@@ -1,4 +1,4 @@
-"""A shard is added and taken back from a terminal, while callers order, change and read."""
+"""A shard is added and taken back from a terminal, while callers create, change, read, list and repeat orders."""
 
 import asyncio
 import json
@@ -9,13 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from clients import Consistency, OrderClient, OrderLine
 from tests.support.crest import Crest
+from tests.torture.rebalance.watching import CACHE_TTL_S, watched
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.49"
 PORT = 24_600
-CALLERS = 6
+WORKERS = 2
+CALLERS = 4
+SEED = 46
+TIMEOUT_S = 20.0
+"""Of every call: none may fail for anything but a service that does not answer."""
 
 
 async def operate(data_dir: Path, *words: str) -> dict[str, object]:
@@ -32,40 +36,25 @@ async def operate(data_dir: Path, *words: str) -> dict[str, object]:
 
 @pytest.mark.timeout(180)
 async def test_callers_notice_nothing_of_a_shard_that_comes_and_goes(tmp_path: Path) -> None:
-    """While 3 shards become 4 and 3 again no call fails, no acknowledged order is missing, older, or listed twice."""
-    acknowledged: dict[str, tuple[str, int]] = {}
-    done = asyncio.Event()
+    """While 3 shards become 4 and 3 again no call fails, and one order at a time could have told all that was told."""
 
-    async def call(client: OrderClient, number: int) -> None:
-        for count in range(100_000):
-            if done.is_set():
-                return
-            customer = f"customer-{number}-{count % 40}"
-            order = (await client.create(customer, "EUR", [OrderLine("tea", 1, 450)])).order
-            acknowledged[order.order_id] = (customer, 1)
-            if count % 3 == 0:
-                paid = await client.confirm_payment(order.order_id)
-                acknowledged[order.order_id] = (customer, paid.order.version)
-            read = await client.get(order.order_id, consistency=Consistency.STRONG)
-            assert read.version >= acknowledged[order.order_id][1]
-            await asyncio.sleep(0.02)  # sleep: the pace of a caller
+    async def there_and_back() -> None:
+        added = await operate(tmp_path / "data", "start", "add", "--slots-at-once", "64")
+        assert added["moved"] == 1_024
+        assert (await operate(tmp_path / "data", "verify"))["wrong"] == 0
+        back = await operate(tmp_path / "data", "reverse", "--slots-at-once", "64")
+        assert back["moved"] == 1_024
+        assert (await operate(tmp_path / "data", "verify"))["wrong"] == 0
 
-    with Crest(HOST, PORT, tmp_path / "data", "--workers", "2", "--shards", "3") as crest:
-        crest.wait_serving(2)
-        async with OrderClient(f"{HOST}:{PORT}") as client, asyncio.TaskGroup() as callers:
-            for number in range(CALLERS):
-                callers.create_task(call(client, number))
-            added = await operate(tmp_path / "data", "start", "add", "--slots-at-once", "64")
-            assert added["moved"] == 1_024
-            assert (await operate(tmp_path / "data", "verify"))["wrong"] == 0
-            back = await operate(tmp_path / "data", "reverse", "--slots-at-once", "64")
-            assert back["moved"] == 1_024
-            done.set()
-        async with OrderClient(f"{HOST}:{PORT}") as client:
-            for order_id, (_, version) in acknowledged.items():
-                assert (await client.get(order_id, consistency=Consistency.STRONG)).version >= version
-            expected = Counter(customer for customer, _ in acknowledged.values())
-            for customer, orders in expected.items():
-                listed = [order.order_id async for order in client.list(customer)]
-                assert len(listed) == len(set(listed)) == orders
-    assert len(acknowledged) > 100
+    flags = ("--workers", str(WORKERS), "--shards", "3", "--cache-ttl-s", str(CACHE_TTL_S), "--no-admission")
+    with Crest(HOST, PORT, tmp_path / "data", *flags) as crest:
+        crest.wait_serving(WORKERS)
+        endpoints = [f"{HOST}:{PORT + 1 + worker}" for worker in range(WORKERS)]
+        seen = await watched(
+            endpoints, SEED, there_and_back, callers_count=CALLERS, exact_replays=True, timeouts_s=(TIMEOUT_S,)
+        )
+    report = seen.report
+    assert seen.failed == Counter()
+    assert report.violations_count == 0, "\n".join(map(str, report.violations[:3]))
+    assert (report.missing, report.doubled, report.unsettled, seen.stale) == (0, 0, 0, 0)
+    assert report.operations > 500

@@ -15,8 +15,7 @@ from protos.topology.v1 import rebalance_pb2_grpc
 from server.rpc import rebalance
 from server.rpc.errors import DETAILS_KEY
 from server.transport import Kind
-from shards.assembly import StorageSettings
-from shards.fleets import open_fleet
+from shards.assembly import StorageSettings, open_fleet
 from shards.rebalance import commands, verify
 from shards.rebalance.mover import Mover
 from tests.support.rpc_worker import KINDS, RpcWorker, a_create, prepared, rpc_worker

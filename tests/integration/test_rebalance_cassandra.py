@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest_asyncio
 
-from shards.assembly import StorageSettings
+from shards.assembly import StorageSettings, open_fleet
 from shards.contract import Consistency, Row, Verdict
-from shards.fleets import open_fleet
 from shards.keys import mint_uuid7, time_ms_of
 from shards.rebalance.cleanup import clean_up, leftovers
 from shards.rebalance.fleet import Fleet, part_of

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from shards.assembly import StorageSettings
-from shards.fleets import open_fleet
+from shards.assembly import StorageSettings, open_fleet
 from shards.leases import SlotStatesWriter
 from shards.rebalance.cli.app import app
 from shards.rebalance.fleet import part_of
@@ -125,4 +124,8 @@ def test_a_mistyped_command_is_told_in_one_line(tmp_path: Path, data_dir: Path) 
     assert not (tmp_path / "nowhere").exists()
     assert run(data_dir, "plan", "reweight", "zero=1").exit_code == 2
     assert run(data_dir, "plan", "split").exit_code == 2
-    assert run(data_dir, "plan", "drain", "9").exit_code == 3
+    assert run(data_dir, "start", "add", "--keep-error-rate", "2").exit_code == 2
+    assert run(data_dir, "home", "plan").exit_code == 2
+    unknown = run(data_dir, "plan", "drain", "9")
+    assert unknown.exit_code == 3
+    assert "there are 0, 1, 2" in unknown.stderr

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from shards.assembly import StorageSettings
+from shards.assembly import StorageSettings, open_fleet
 from shards.contract import Row
-from shards.fleets import open_fleet
 from shards.keys import bucket_of, format_uuid
 from shards.leases import SlotStatesWriter
 from shards.rebalance.cleanup import clean_up, leftovers, may_clean_up

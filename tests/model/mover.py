@@ -114,7 +114,7 @@ def _pause(state: State, mover: Mover, scope: Scope, mutants: Collection[str]) -
         yield "starts to count", state._replace(mover=mover._replace(timer=LEASE, tries=1))
         return
     timer = mover.timer if "lease counted from before the write" in mutants else LEASE
-    paused = Doc(mover.revision + 1, is_paused=True, epoch_min=state.docs[source].epoch_min)
+    paused = Doc(mover.revision + 1, is_paused=True, epoch_min=state.docs[source].epoch_min, attempt=mover.attempt)
     done = mover._replace(step="confirm", revision=mover.revision + 1, timer=timer, tries=0)
     yield from _do(state, mover, Message("doc", source, mover.revision, paused), done, mutants)
 
@@ -150,7 +150,9 @@ def _digest(state: State, mover: Mover, scope: Scope, mutants: Collection[str]) 
     source, target, gen = _source(mover, scope)
     theirs = mover.read if "the rest is not copied" in mutants else state.rows[source][gen]
     if theirs == state.rows[target][mover.attempt] or "digests are not compared" in mutants:
-        yield "finds the digests equal", state._replace(mover=mover._replace(step="look", tries=0))
+        # whoever has made the last epoch itself, in a chain that began with a look at the record, need not look again
+        step = "flip" if mover.is_chained else "look"
+        yield "finds the digests equal", state._replace(mover=mover._replace(step=step, tries=0))
     elif mover.tries + 1 < TRIES_MAX:
         again = mover._replace(step="rest", tries=mover.tries + 1)
         yield "finds the digests different and copies again", state._replace(mover=again)
@@ -185,7 +187,14 @@ def _flip(state: State, mover: Mover, scope: Scope, mutants: Collection[str]) ->
     _, target, _ = _source(mover, scope)
     flipped = Place(mover.epoch + 1, target, mover.attempt)
     done = mover._replace(step="known", epoch=mover.epoch + 1, timer=0)
-    yield from _do(state, mover, Message("topology", 0, mover.epoch, flipped), done, mutants)
+    message = Message("topology", 0, mover.epoch, flipped)
+    if mover.is_chained and land(state, message, mutants) is None:
+        yield (
+            "flip: refused, for another one has made an epoch",
+            state._replace(mover=mover._replace(step="look", is_chained=False)),
+        )
+        return
+    yield from _do(state, mover, message, done, mutants)
 
 
 def _known(state: State, mover: Mover, scope: Scope, mutants: Collection[str]) -> Iterator[Step]:
@@ -199,7 +208,7 @@ def _known(state: State, mover: Mover, scope: Scope, mutants: Collection[str]) -
 def _open(state: State, mover: Mover, scope: Scope, mutants: Collection[str]) -> Iterator[Step]:
     source, _ = scope.moves[mover.move]
     minimum = state.docs[source].epoch_min if "epoch_min is not raised" in mutants else mover.epoch
-    served = Doc(mover.revision + 1, is_paused=False, epoch_min=minimum)
+    served = Doc(mover.revision + 1, is_paused=False, epoch_min=minimum, attempt=mover.attempt)
     done = mover._replace(step="clean", revision=mover.revision + 1)
     yield from _do(state, mover, Message("doc", source, mover.revision, served), done, mutants)
 
@@ -233,7 +242,7 @@ def _undo(state: State, mover: Mover, scope: Scope, mutants: Collection[str]) ->
     if mover.tries == TRIES_MAX:
         done = _END
     if doc.is_paused:
-        served = doc._replace(revision=mover.revision + 1, is_paused=False)
+        served = doc._replace(revision=mover.revision + 1, is_paused=False, attempt=mover.attempt)
         yield from _do(state, mover, Message("doc", source, mover.revision, served), done, mutants)
     else:
         yield "finds nothing paused", state._replace(mover=done)
@@ -264,14 +273,30 @@ def _take_over(state: State, mover: Mover, scope: Scope, mutants: Collection[str
 
 
 def _fence_topology(state: State, mover: Mover, scope: Scope, mutants: Collection[str]) -> Iterator[Step]:
-    """A new epoch, so that no flip of an earlier mover can arrive any more."""
+    """A new epoch, so that no flip of an earlier mover can arrive any more: read here, then the record, then made."""
     del scope
-    done = mover._replace(step="fence document")
     if "the topology is not fenced" in mutants:
-        yield "fences no topology", state._replace(mover=done)
+        yield "fences no topology", state._replace(mover=mover._replace(step="fence document"))
         return
-    fenced = state.place._replace(epoch=state.place.epoch + 1)
-    yield from _do(state, mover, Message("topology", 0, state.place.epoch, fenced), done, mutants)
+    epoch = state.place.epoch
+    yield f"reads epoch {epoch} to fence it", state._replace(mover=mover._replace(step="ask to fence", epoch=epoch))
+
+
+def _ask_to_fence(state: State, mover: Mover, scope: Scope, mutants: Collection[str]) -> Iterator[Step]:
+    del scope
+    if state.attempt != mover.attempt and "a chain of epochs begins without a look at the record" not in mutants:
+        yield "reads that another one has taken over", state._replace(mover=_END)
+        return
+    fenced = state.place._replace(epoch=mover.epoch + 1)
+    done = mover._replace(step="fence document", epoch=mover.epoch + 1, is_chained=True)
+    message = Message("topology", 0, mover.epoch, fenced)
+    if land(state, message, mutants) is None:
+        yield (
+            "fence: refused, for another one has made an epoch",
+            state._replace(mover=mover._replace(step="fence topology", epoch=0)),
+        )
+        return
+    yield from _do(state, mover, message, done, mutants)
 
 
 def _fence_document(state: State, mover: Mover, scope: Scope, mutants: Collection[str]) -> Iterator[Step]:
@@ -281,6 +306,9 @@ def _fence_document(state: State, mover: Mover, scope: Scope, mutants: Collectio
     """
     source, target, _ = _source(mover, scope)
     doc = state.docs[source]
+    if doc.attempt > mover.attempt and "the attempt in the document is not looked at" not in mutants:
+        yield "reads in the document that another one has taken over", state._replace(mover=_END)
+        return
     trusts = "a pause that is found is trusted" in mutants
     revision = doc.revision + (not trusts)
     if state.place.shard == target:
@@ -291,7 +319,7 @@ def _fence_document(state: State, mover: Mover, scope: Scope, mutants: Collectio
         step = "confirm" if done.step == "undo" else done.step
         yield "goes on with what it finds", state._replace(mover=done._replace(step=step, timer=LEASE))
         return
-    message = Message("doc", source, doc.revision, doc._replace(revision=revision))
+    message = Message("doc", source, doc.revision, doc._replace(revision=revision, attempt=mover.attempt))
     for what, after in _do(state, mover, message, done, mutants):
         yield what, after
         burnt = [gen for gen in range(mover.gen + 1, mover.attempt) if after.rows[target][gen]]
@@ -320,5 +348,6 @@ _STEPS: dict[str, Callable[[State, Mover, Scope, Collection[str]], Iterator[Step
     "burn": _burn,
     "take over": _take_over,
     "fence topology": _fence_topology,
+    "ask to fence": _ask_to_fence,
     "fence document": _fence_document,
 }

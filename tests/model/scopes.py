@@ -19,6 +19,7 @@ SMALL: Final = (
 """Explored by every run of the tests."""
 
 LARGE: Final = (
+    Scope("a mover that is thought dead at once", "c", crashes=1, has_deposed=True, first_step="fence topology"),
     Scope("a mover that is thought dead", "c", crashes=1, has_deposed=True),
     Scope("creates through delayed renewals", "cr", has_split_renewals=True),
     Scope("there and back twice", "c", moves=((0, 1), (1, 0), (0, 1))),
@@ -26,7 +27,7 @@ LARGE: Final = (
 """Explored by `make torture`."""
 
 _ONE: Final = SMALL[0]
-_DEPOSED: Final = LARGE[0]
+_DEPOSED: Final = LARGE[1]
 
 MUTANTS: Final[dict[str, Scope]] = {
     "no lease is looked at before the answer": _ONE,
@@ -50,6 +51,15 @@ MUTANTS: Final[dict[str, Scope]] = {
     "flip is unconditional": _DEPOSED,
     "the record is not read before a flip": _DEPOSED,
     "the record is read before the topology": _DEPOSED,
+    "a chain of epochs begins without a look at the record": Scope(
+        "a mover that is thought dead before it has begun",
+        "",
+        chain="c",
+        crashes=1,
+        has_deposed=True,
+        first_step="fence topology",
+    ),
+    "the attempt in the document is not looked at": LARGE[0],
     "burnt copies are dropped before the fences": _DEPOSED,
     "a pause that is found is trusted": Scope("a rest and a death", "c", crashes=1, cancels=1),
 }

@@ -31,6 +31,8 @@ class Doc(NamedTuple):
     revision: int
     is_paused: bool
     epoch_min: int
+    attempt: int = 0
+    """Of the mover that wrote it last: one of an earlier attempt that reads this is at its end."""
 
 
 class Lease(NamedTuple):
@@ -97,6 +99,8 @@ class Mover(NamedTuple):
     revision: int = 0
     """Of the source's document, as it wrote or read it last."""
     epoch: int = 0
+    is_chained: bool = False
+    """It made this epoch itself, and looked at the record before the first one that it made."""
     timer: int = 0
     """Ticks until every lease that has not confirmed is dead."""
     tries: int = 0
@@ -164,12 +168,14 @@ class Scope:
     """Renewals are sent, land and are answered one by one, and any of that may be lost; else in one step."""
     chain: str = ""
     """The order before all begins."""
+    first_step: str = "copy"
+    """What the first mover is about to do."""
 
     def first_state(self) -> State:
         """Returns the state in which all workers hold leases, and the slot is on shard 0."""
         place, doc = Place(1, 0, 0), Doc(1, is_paused=False, epoch_min=0)
         lease, view = Lease(1, 1, LEASE), View(1, is_paused=False)
-        gens = len(self.moves) + self.cancels + self.crashes * 2
+        gens = len(self.moves) + self.cancels + self.crashes * 3
         worker = Worker(place, (view, view), (LEASE, LEASE), (lease, lease), (None, None), None)
         return State(
             place=place,
@@ -177,7 +183,7 @@ class Scope:
             rows=((self.chain, *("",) * gens), ("",) * (gens + 1)),
             sealed=(False, False),
             workers=(worker,) * self.workers,
-            mover=Mover("copy", 0, 1, 0, is_cancelling=False, revision=1),
+            mover=Mover(self.first_step, 0, 1, 0, is_cancelling=False, revision=1),
             deposed=None,
             attempt=1,
             late=(),

@@ -14,6 +14,7 @@ from shards.caches.local import LocalCache
 from shards.contract import MARK_BYTES, CommitLimits, Consistency, Outcome, Row, StoreError, Verdict
 from shards.facts import Facts
 from shards.following import Follower, OpenShard
+from shards.handing.handing import Handing
 from shards.keys import Key, key_of, mint_uuid7, order_id_of, slot_of
 from shards.leases import LeaseWatch, SlotStates, SlotStatesWriter
 from shards.leases.hold import boottime_s
@@ -25,6 +26,7 @@ from shards.wrappers.passing import Passing
 from tests.simulation import virtual_time
 from tests.simulation.faulty_store import Faults, FaultyStore
 from tests.simulation.ledger import Ledger
+from tests.simulation.wires import Wires
 from tests.support.memory_facts import FactsLost, MemoryFacts
 from tests.support.observers import Notes
 
@@ -100,7 +102,7 @@ class Frozen(Passing):
 class Worker:
     """One worker: leases on every shard, a router, and whether it runs."""
 
-    def __init__(self, world: "World") -> None:
+    def __init__(self, world: "World", number: int, workers: int) -> None:
         self._world = world
         self.running = asyncio.Event()
         self.running.set()
@@ -111,12 +113,20 @@ class Worker:
         self._places = Places(world.first, {}, self.notes, {})
         self.follower = Follower(topologies, self._places, self, self.notes)
         self.router = Router(self._places, self.notes, AsyncExitStack())
+        self.handing = Handing(world.wires.face(self.running), self.notes, own=number, workers=workers)
+        self.handing.know(range(workers))
+
+    async def start(self) -> None:
+        """Serves."""
+        await self.follower.start(lease_wait_s=5)
+        await self.handing.listen(self._places)
 
     async def open(self, shard: int) -> OpenShard:
         """See ``shards.following.Opener``."""
         store = Frozen(self._world.stores[shard], self.running)
         facts = self._world.homes[shard].face(self.running)
-        return OpenShard(shard_over(store, shard, self._cache, self._settings, self.notes), facts, store.close)
+        around = shard_over(store, shard, self._cache, self._settings, self.notes, self.handing, lanes=2)
+        return OpenShard(around, facts, store.close)
 
     async def freeze_now_and_then(self, chance: random.Random) -> None:
         """Freezes for moments shorter and longer than a lease."""
@@ -149,6 +159,7 @@ class World:
         self.stores = [
             FaultyStore(chance, faults, ledger, limits, lanes=2, all_or_nothing=chance.random() < 0.5) for _ in range(2)
         ]
+        self.wires = Wires(random.Random(~seed), delay_s=0.01, cuts=0.005)
         self.acknowledged: dict[bytes, list[tuple[float, Row]]] = {}
         self.seen: list[Row] = []
         self.told: Counter[str] = Counter()
@@ -157,8 +168,9 @@ class World:
     async def play(self) -> None:
         """Lets callers call while slots move; then looks whether each order is where, and what, it was said to be."""
         await TopologyStore(self.home.truth).create(self.first)
-        workers = [Worker(self) for _ in range(self.chance.randint(1, 3))]
-        await asyncio.gather(*(worker.follower.start(lease_wait_s=5) for worker in workers))
+        count = self.chance.randint(1, 3)
+        workers = [Worker(self, number, count) for number in range(count)]
+        await asyncio.gather(*(worker.start() for worker in workers))
         until_s = time.monotonic() + _PLAY_S
         background = [asyncio.ensure_future(worker.freeze_now_and_then(self.chance)) for worker in workers]
         mover = asyncio.ensure_future(self._move(until_s))
@@ -174,6 +186,11 @@ class World:
         await mover
         await pass_time(_CALM_S)
         await asyncio.gather(*(worker.follower.close() for worker in workers))
+        await asyncio.gather(*(worker.handing.close() for worker in workers))
+        self.wires.close()
+        self.told["handed"] = sum(worker.notes.handed for worker in workers)
+        for worker in workers:
+            self.told += worker.notes.taken_back
         await self._judge()
 
     # ------------------------------------------------------------------------------------------------------- the mover

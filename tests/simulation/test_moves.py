@@ -40,6 +40,7 @@ def test_moves_lose_nothing_and_answer_nothing_stale() -> None:
         flips += world.flips
     assert flips > SEEDS
     assert told["APPLIED"] > 10 * SEEDS
+    assert min(told[word] for word in ("handed", "closed", "silent", "refused")) > 0
 
 
 Plant = Callable[[pytest.MonkeyPatch], None]

@@ -15,7 +15,22 @@ import pytest
 
 from shards import lanes, routing
 from shards.caches.local import LocalCache
-from shards.contract import APPLIED, CommitLimits, Consistency, DeadlineExceeded, Outcome, Row, Unavailable, Verdict
+from shards.contract import (
+    APPLIED,
+    CommitLimits,
+    Consistency,
+    DeadlineExceeded,
+    Outcome,
+    OutcomeUnknown,
+    Row,
+    Unavailable,
+    Verdict,
+)
+from shards.handing import link
+from shards.handing.frames import Handed
+from shards.handing.handing import Handing, HandingLanes
+from shards.handing.link import Given, Link
+from shards.handing.taking import Taking
 from shards.keys import Key
 from shards.lanes import Lanes, _Lane, _Waiter
 from shards.wrappers.cached import CachedStore
@@ -51,6 +66,10 @@ def test_a_seed_is_a_run() -> None:
         "Overloaded",
         "Invalid",
         "list",
+        "handed",
+        "closed",
+        "silent",
+        "refused",
     }
 
 
@@ -259,6 +278,54 @@ def a_lost_race_is_called_applied(patch: pytest.MonkeyPatch) -> None:
         return answer(part, [APPLIED if outcome.verdict is Verdict.CLASH else outcome for outcome in outcomes])
 
     patch.setattr(lanes, "_answer", greedy)
+
+
+@plant
+def a_row_that_comes_back_is_not_in_doubt(patch: pytest.MonkeyPatch) -> None:
+    """A row whose committer is gone is committed as if nobody else had it."""
+    back = HandingLanes.back
+
+    def sure(self: HandingLanes, given: Given, *, is_unknown: bool) -> None:
+        back(self, given, is_unknown=is_unknown and False)
+
+    patch.setattr(HandingLanes, "back", sure)
+
+
+@plant
+def an_unknown_outcome_there_is_taken_for_nothing_done(patch: pytest.MonkeyPatch) -> None:
+    """A row of which its committer does not know is committed as if it had refused it."""
+    patch.setattr(link, "_NOTHING_DONE", (*link._NOTHING_DONE, OutcomeUnknown))
+
+
+@plant
+def rows_handed_over_are_handed_on(patch: pytest.MonkeyPatch) -> None:
+    """Who takes a row hands it to whom it takes for the committer."""
+    around = Handing.around
+
+    def handing_on(self: Handing, shard: int, own: Lanes, memory: CachedStore, *, lanes: int) -> HandingLanes:
+        handing = around(self, shard, own, memory, lanes=lanes)
+        self._lanes[shard] = handing  # type: ignore[assignment]  # the bug
+        return handing
+
+    patch.setattr(Handing, "around", handing_on)
+
+
+@plant
+def what_is_taken_is_called_applied(patch: pytest.MonkeyPatch) -> None:
+    """Who takes a row answers before it is committed."""
+    take = Taking._take
+
+    def hasty(self: Taking, handed: Handed) -> None:
+        self._answer(handed.number, APPLIED)
+        take(self, handed)
+
+    patch.setattr(Taking, "_take", hasty)
+
+
+@plant
+def deadlines_of_rows_handed_over_are_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """Who has handed a row over waits for its answer, however long that takes."""
+    patch.setattr(Link, "_tick", lambda _: None)
 
 
 @pytest.mark.parametrize("name", PLANTS)

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -11,18 +12,22 @@ from typing import Final
 from shards.assembly import StorageSettings, shard_over
 from shards.caches.local import LocalCache
 from shards.contract import MARK_BYTES, CommitLimits, Consistency, Row, StoreError, Verdict
+from shards.handing.handing import Handing
 from shards.keys import key_of, mint_uuid7, order_id_of
+from shards.places import Places
 from shards.routing import Router
 from shards.topology import Topology
 from tests.simulation import virtual_time
 from tests.simulation.faulty_store import POISON, Faults, FaultyStore, Guard
 from tests.simulation.ledger import Ledger
+from tests.simulation.wires import Wires
 from tests.support.observers import Notes
 
 _NEW_MS: Final = 4_102_444_800_000  # the year 2100: no bucket of it is due
 _OLD_MS: Final = 1_000_000_000_000  # 2001: every bucket of it is
 _DRAIN_S_MAX: Final = 30.0
 _VERSIONS_MAX: Final = 5
+_TROUBLE_S: Final = 60.0
 _LOOKS_MAX: Final = 12
 
 
@@ -45,19 +50,44 @@ class World:
         )
         self._orders: dict[str, list[bytes]] = {customer: [] for customer in self._customers}
         self._rows_written = 0
+        self._writes = 0
+        self._notes: list[Notes] = []
+        self._handing: list[tuple[Handing, asyncio.Event]] = []
+        self._is_handing = self._surprises.random() < 0.7
+        self._wires = Wires(
+            self._surprises, delay_s=self._surprises.choice([0.001, 0.02]), cuts=self._surprises.choice([0, 0.01, 0.1])
+        )
 
     async def play(self) -> None:
         """Lets all callers call; then nothing may be left under way."""
         stores = self._new_stores()
         for store in stores:
             asyncio.get_running_loop().call_later(self._surprises.uniform(0, 4), store.lower_limits)
-        self._routers = [self._new_router(stores) for _ in range(self._chance.randint(1, 3))]
+        workers = self._chance.randint(1, 3)
+        self._routers = [await self._new_router(stores, number, workers) for number in range(workers)]
+        background = [
+            asyncio.ensure_future(work)
+            for h, running in self._handing
+            for work in (_freeze(self._surprises, running), _differ(self._surprises, h, workers))
+        ]
         async with asyncio.TaskGroup() as callers:
             for _ in range(self._callers):
                 callers.create_task(self._caller())
+        for task in background:
+            task.cancel()
+        for _, running in self._handing:
+            running.set()
         async with asyncio.timeout(_DRAIN_S_MAX):
             for router in self._routers:
                 await router.close()
+            for handing, _ in self._handing:
+                await handing.close()
+            self._wires.close()
+        handed = sum(notes.handed for notes in self._notes)
+        self.ledger.expect(sum(notes.taken for notes in self._notes) <= handed, "rows taken that nobody handed over")
+        self.ledger.expect(handed <= self._writes, "a row that was handed over is handed on")
+        self.ledger.told["handed"] = handed
+        self.ledger.told |= sum((notes.taken_back for notes in self._notes), Counter())
         for router in self._routers:
             self.ledger.expect(f"rows=0/{self._settings.queue_rows_max}" in repr(router), f"rows left in {router!r}")
         await asyncio.sleep(_DRAIN_S_MAX)  # sleep: simulated, until the last late write has landed
@@ -79,8 +109,16 @@ class World:
             for _ in self._topology.shards
         ]
 
-    def _new_router(self, stores: Sequence[FaultyStore]) -> Router:
+    async def _new_router(self, stores: Sequence[FaultyStore], number: int, workers: int) -> Router:
         observer = Notes()
+        self._notes.append(observer)
+        handing: Handing | None = None
+        if self._is_handing:
+            running = asyncio.Event()
+            running.set()
+            handing = Handing(self._wires.face(running), observer, own=number, workers=workers)
+            handing.know(range(workers))
+            self._handing.append((handing, running))
         cache = LocalCache(
             rows_max=self._chance.randint(1, 30),
             bytes_max=1 << 20,
@@ -89,10 +127,14 @@ class World:
         )
         resources = AsyncExitStack()
         shards = {}
-        for number, store in enumerate(stores):
-            shards[number] = shard_over(Guard(store, self.ledger), number, cache, self._settings, observer)
-            resources.push_async_callback(shards[number].lanes.close)
-        return Router.over(self._topology, shards, observer, resources)
+        for shard, store in enumerate(stores):
+            guard = Guard(store, self.ledger)
+            shards[shard] = shard_over(guard, shard, cache, self._settings, observer, handing, lanes=store.lanes)
+            resources.push_async_callback(shards[shard].lanes.close)
+        places = Places(self._topology, shards, observer)
+        if handing is not None:
+            await handing.listen(places)
+        return Router(places, observer, resources)
 
     async def _caller(self) -> None:
         """One caller: creates an order, mostly by several tries of one request, changes it, and reads all the while."""
@@ -168,6 +210,7 @@ class World:
         chance = self._chance
         if row.version == 1 and row.key.order_id not in self._orders[row.customer]:
             self._orders[row.customer].append(row.key.order_id)
+        self._writes += 1
         deadline = time.monotonic() + self._patience()
         writing = asyncio.ensure_future(
             self._router().write(row.key.order_id, row.customer, row.marks, row.body, deadline)
@@ -205,6 +248,24 @@ class World:
 
     async def _pause(self, seconds_max: float) -> None:
         await asyncio.sleep(self._chance.uniform(0, seconds_max))  # sleep: simulated, a caller thinks
+
+
+async def _freeze(chance: random.Random, running: asyncio.Event) -> None:
+    """Lets a worker neither hear nor send to the others, for moments shorter and longer than they wait for it."""
+    until_s = time.monotonic() + _TROUBLE_S  # not for ever: whatever waits for nothing is then seen to
+    while time.monotonic() < until_s:
+        await asyncio.sleep(chance.uniform(0, 4))  # sleep: simulated
+        running.clear()
+        await asyncio.sleep(chance.choice([0.05, 0.3, 2]))  # sleep: simulated
+        running.set()
+
+
+async def _differ(chance: random.Random, handing: Handing, workers: int) -> None:
+    """Lets a worker take others than serve for those that do."""
+    until_s = time.monotonic() + _TROUBLE_S
+    while time.monotonic() < until_s:
+        await asyncio.sleep(chance.uniform(0, 2))  # sleep: simulated
+        handing.know(number for number in range(workers) if chance.random() < 0.8)
 
 
 def play(seed: int, *, callers: int = 40) -> Ledger:

@@ -32,7 +32,7 @@ class MemoryStore(Store):
 
     def __init__(self, limits: CommitLimits = LIMITS, *, lanes: int = 1, all_or_nothing: bool = False) -> None:
         self._limits = limits
-        self._lanes = lanes
+        self._lanes = self.lanes = lanes
         self._all_or_nothing = all_or_nothing
         self.rows: dict[Key, Row] = {}
         self.history: set[Row] = set()

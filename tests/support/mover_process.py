@@ -2,8 +2,8 @@
 
 ``python -m tests.support.mover_process STORE PATH [POINT NUMBER [damage]]``: ``STORE`` is embedded or cassandra,
 ``PATH`` the data directory or the topology file; it dies when it comes to ``POINT`` for the ``NUMBER``-th time.
-Otherwise it works until the rebalance is over, prints the state of the record and leaves. ``damage``: in one copy a bit
-is another.
+Otherwise it works until the rebalance is over, prints the state of the record and leaves. ``damage``: in the
+copies of one slot a bit is another.
 """
 
 import asyncio
@@ -12,10 +12,10 @@ import signal
 import sys
 from pathlib import Path
 
-from shards.fleets import open_fleet
+from shards.assembly import open_fleet
 from shards.rebalance.fleet import At, Fleet, nowhere
 from shards.rebalance.mover import Mover
-from tests.support.damage import damage_a_copy
+from tests.support.damage import damage_a_slot
 from tests.support.rebalances import Where
 
 
@@ -27,7 +27,7 @@ def dying(fleet: Fleet, point: str, number: int, damage: str = "") -> At:
     async def at(reached: str) -> None:
         nonlocal left, is_damaged
         if reached == "after index and place" and not is_damaged:
-            is_damaged = await damage_a_copy(fleet)
+            is_damaged = await damage_a_slot(fleet)
         if reached == point:
             left -= 1
             if left == 0:

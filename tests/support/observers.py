@@ -12,6 +12,8 @@ class Notes(Observer):
         self.store_calls: list[tuple[int, str, str]] = []
         self.batches: list[tuple[int, int]] = []
         self.queued: list[tuple[int, int]] = []
+        self.handed = self.taken = 0
+        self.taken_back: Counter[str] = Counter()
         self.cache_calls: list[str] = []
         self.cache_events: Counter[str] = Counter()
         self.waiters_most = 0
@@ -34,6 +36,18 @@ class Notes(Observer):
         """Keeps shard and rows."""
         self.queued.append((shard, rows))
 
+    def rows_handed(self, count: int) -> None:
+        """Counts."""
+        self.handed += count
+
+    def rows_taken(self, count: int) -> None:
+        """Counts."""
+        self.taken += count
+
+    def rows_taken_back(self, reason: str, count: int) -> None:
+        """Counts."""
+        self.taken_back[reason] += count
+
     def cache_call(self, operation: str, seconds: float) -> None:
         """Keeps the operation."""
         assert seconds >= 0
@@ -54,6 +68,9 @@ class Notes(Observer):
     def reran(self, operation: str) -> None:
         """Counts."""
         self.reruns[operation] += 1
+
+    def slot_paused(self, seconds: float) -> None:
+        """Forgets."""
 
     def slots_paused(self, shard: int, count: int) -> None:
         """Keeps the latest."""

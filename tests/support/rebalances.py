@@ -91,13 +91,13 @@ async def record_of(fleet: Fleet) -> RebalanceRecord:
     return found[1]
 
 
-async def run_mover(where: Where, *die_at: object) -> int:
+async def run_mover(where: Where, *die_at: object, timeout_s: float = MOVE_TIMEOUT_S) -> int:
     """Runs a mover's process to its end, or to the point and number that it is to die at; returns its exit code."""
     command: Sequence[str] = [sys.executable, "-m", "tests.support.mover_process", where.store, str(where.path)]
     command = [*command, *map(str, die_at)]
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=subprocess.DEVNULL)
     try:
-        async with asyncio.timeout(MOVE_TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
             return await process.wait()
     finally:
         if process.returncode is None:

@@ -24,8 +24,8 @@ from server.rpc.observer import CallObserver
 from server.rpc.services import Services, build_services
 from server.transport import Kind, TransportServer, open_server
 from shards import assembly
+from shards.assembly import open_fleet
 from shards.contract import Unobserved
-from shards.fleets import open_fleet
 from shards.keys import format_uuid, mint_uuid7
 from shards.routing import Router
 
@@ -182,3 +182,10 @@ def a_large_create(customer_id: str = "customer-1") -> pb.CreateOrderRequest:
         + [pb.OrderLine(sku=f"{i:064}", quantity=1, unit_price_minor=10**12) for i in range(191)],
         attributes={f"{i:064}": "v" * 256 for i in range(32)},
     )
+
+
+def renewed(batch: pb.BatchCreateOrdersRequest) -> pb.BatchCreateOrdersRequest:
+    """Gives every item a new request id."""
+    for item in batch.requests:
+        item.request_id = new_id()
+    return batch

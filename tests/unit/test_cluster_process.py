@@ -70,6 +70,19 @@ def test_a_process_is_alive_while_any_thread_is(tmp_path: Path) -> None:
     assert process.wait(10)
 
 
+def test_its_timers_are_as_coarse_as_asked(tmp_path: Path) -> None:
+    """A program has the timer slack that it is given, else that of who starts it, whose own stays as it was."""
+    own = Path("/proc/self/timerslack_ns")
+    before = own.read_text()
+    asked: tuple[tuple[int | None, bool], ...] = ((700, False), (None, False), (700, True), (None, True))
+    for slack_us, dies_with_parent in asked:
+        argv = ["/bin/cat", str(own)]
+        process = spawn(argv, log=tmp_path / "log", dies_with_parent=dies_with_parent, timer_slack_us=slack_us)
+        assert process.wait(10)
+    assert (tmp_path / "log").read_text().split() == ["700000", before.strip()] * 2
+    assert own.read_text() == before
+
+
 def test_what_it_prints_is_kept(tmp_path: Path) -> None:
     """Both outputs are added to the log, and input is empty."""
     for word in ("one", "two"):

@@ -28,6 +28,7 @@ metrics.slot_waiters(4)
 metrics.slot_waited(0.03)
 metrics.reran("write")
 metrics.slots_paused(2, 8)
+metrics.slot_paused(0.07)
 metrics.lease_age(2, 1.5)
 metrics.lease_lost(3)
 metrics.tick(0.001)
@@ -61,6 +62,7 @@ def test_what_is_observed_is_shown(tmp_path: Path) -> None:
     assert "crest_slot_wait_seconds_count 1.0" in lines
     assert 'crest_reruns_total{operation="write"} 1.0' in lines
     assert 'crest_slots_paused{shard="2",worker="0"} 8.0' in lines
+    assert 'crest_slot_pause_seconds_bucket{le="0.08"} 1.0' in lines
     assert 'crest_lease_age_seconds{shard="2",worker="0"} 1.5' in lines
     assert 'crest_leases_lost_total{shard="2",worker="0"} 0.0' in lines
     assert 'crest_leases_lost_total{shard="3",worker="0"} 1.0' in lines

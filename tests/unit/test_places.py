@@ -23,7 +23,7 @@ from shards.contract import (
     Verdict,
 )
 from shards.leases.hold import Hold
-from shards.places import LeaseLost, Places
+from shards.places import FINISH_S, SETTLE_S, LeaseLost, Place, Places
 from shards.routing import Router
 from shards.topology import ShardInfo, Topology
 from tests.support.memory_store import HeldStore, MemoryStore
@@ -253,6 +253,24 @@ async def test_operations_under_way_finish_before_a_pause() -> None:
     await pausing
     assert world.notes.paused == {SOURCE: 1}
     assert world.notes.reruns == {}
+
+
+def test_a_pause_waits_longer_for_what_may_still_be_stored() -> None:
+    """Reads have a moment to end, writes longer, and so has a write whose caller left before its outcome was known."""
+    place = Place(SOURCE, None, Hold(float("inf")), 0, is_paused=False)
+    assert not place.is_busy(0.0)
+    place.under_way += 1
+    assert [place.is_busy(waited_s) for waited_s in (0.0, FINISH_S)] == [True, False]
+    place.end()
+    place.under_way += 1
+    place.writing += 1
+    assert [place.is_busy(waited_s) for waited_s in (0.0, FINISH_S, SETTLE_S)] == [True, True, False]
+    place.end_write(is_settled=True)
+    assert not place.is_busy(0.0)
+    place.under_way += 1
+    place.writing += 1
+    place.end_write(is_settled=False)
+    assert place.is_busy(0.0)
 
 
 async def test_a_shard_that_is_not_open_makes_its_slots_unavailable() -> None:

@@ -1,6 +1,8 @@
 import asyncio
 import os
-from contextlib import AsyncExitStack
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from shards.contract import (
     Unavailable,
     Verdict,
 )
-from shards.keys import mint_uuid7
+from shards.keys import Key, mint_uuid7
 from shards.routing import Router
 from shards.topology import Topology
 from tests.support.memory_store import HeldStore, MemoryStore
@@ -135,6 +137,56 @@ async def test_reads_end_at_their_deadline() -> None:
             await router.read(row.key.order_id, consistency, deadline=soon(0.01))
     found = await router.read_many([row.key.order_id], STRONG, deadline=soon(0.01))
     assert isinstance(found[row.key.order_id], DeadlineExceeded)
+
+
+class _Stepwise(MemoryStore):
+    """Suspends its reader a few times, as drivers do, and tells how each read ended."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__()
+        self.ends: list[str] = []
+        self._error = error
+
+    async def read(self, keys: Sequence[Key], consistency: Consistency) -> Sequence[Row | None]:
+        """The row of each key, or the error, after a while."""
+        try:
+            await asyncio.sleep(0)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.01):  # a limit of its own, inside of the caller's
+                    await asyncio.Event().wait()
+        except BaseException as error:
+            self.ends.append(type(error).__name__)
+            raise
+        if self._error:
+            raise self._error
+        return await super().read(keys, consistency)
+
+
+async def test_reads_that_suspend_end_as_any_await() -> None:
+    """What a store answers or raises after it was waited for reaches the caller; who is cancelled cancels the read."""
+    row = new_row()
+    store = _Stepwise()
+    store.apply([row])
+    assert await router_over(store).read(row.key.order_id, STRONG, deadline=soon()) == row
+    for seconds in (0.005, -1):
+        with pytest.raises(DeadlineExceeded):
+            await router_over(store).read(row.key.order_id, STRONG, deadline=time.monotonic() + seconds)
+    left = asyncio.create_task(router_over(store).read(row.key.order_id, STRONG, deadline=soon()))
+    await asyncio.sleep(0)
+    left.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await left
+    assert store.ends == ["CancelledError"] * 3
+    with pytest.raises(Unavailable, match="away"):
+        await router_over(_Stepwise(Unavailable("away"))).read(row.key.order_id, STRONG, deadline=soon())
+
+
+async def test_what_is_there_at_once_is_answered_at_any_deadline() -> None:
+    """A read that need not wait, as of what the worker remembers, is answered though its deadline has just passed."""
+    row = new_row()
+    store = MemoryStore()
+    store.apply([row])
+    assert await router_over(store).read(row.key.order_id, STRONG, deadline=time.monotonic() - 1) == row
 
 
 async def test_an_old_id_is_sealed_before_it_may_create() -> None:

@@ -29,6 +29,20 @@ def test_smallest_file_has_the_documented_defaults() -> None:
     assert (shard.consistency, shard.serial_consistency) == ("LOCAL_QUORUM", "SERIAL")
 
 
+def test_the_topology_may_be_about_to_move() -> None:
+    """Where the topology is to go does not change where it is; to stay is no move."""
+    file = read(SMALLEST + '[topology.next]\ncontact_points = ["127.0.0.2"]')
+    assert file.topology is file.shards[0]
+    assert file.next is not None
+    assert file.next.contact_points == ("127.0.0.2",)
+    both = '[topology]\nkeyspace = "a"\ncontact_points = ["b"]\n[topology.next]\ncontact_points = ["c"]'
+    stated = read(SMALLEST + both).topology
+    assert stated is not None
+    assert stated.keyspace == "a"
+    with pytest.raises(SettingsError, match="kept anyway"):
+        read(SMALLEST + '[topology.next]\ncontact_points = ["127.0.0.1"]')
+
+
 def test_shards_take_defaults_and_may_differ() -> None:
     """What ``defaults`` says holds for every shard and the topology unless they say otherwise."""
     file = read(

@@ -9,9 +9,9 @@ import typer
 
 from shards.keys import slot_and_tag
 from shards.rebalance import cleanup, commands, doctor, verify
-from shards.rebalance.cli import forms, show
+from shards.rebalance.cli import forms, homes, show
 from shards.rebalance.cli.exits import ExitCode, listing
-from shards.rebalance.cli.session import ACTING, Parameters, Session, register
+from shards.rebalance.cli.session import ACTING, Parameters, Session, register, typer_of
 from shards.rebalance.cli.working import watch, work
 from shards.rebalance.commands import Wanted
 from shards.rebalance.fleet import Fleet
@@ -30,19 +30,7 @@ docs/rebalancing.md tells what each does, and what to do when something goes wro
 {listing()}"""
 
 
-def _typer(help_text: str, **more: str) -> typer.Typer:
-    return typer.Typer(
-        help=help_text,
-        add_completion=False,  # there is no program of its own name to complete
-        no_args_is_help=True,
-        rich_markup_mode="rich",
-        pretty_exceptions_show_locals=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-        **more,  # type: ignore[arg-type]  # of many types; here only texts
-    )
-
-
-app: Final = _typer(
+app: Final = typer_of(
     "Move orders between shards while they are served: nothing lost, nothing doubled, no error seen.", epilog=_EPILOG
 )
 
@@ -244,8 +232,8 @@ async def _go_on(session: Session, fleet: Fleet, record: RebalanceRecord, *, det
     return None
 
 
-_plans: Final = _typer("Show exactly what would move, and change nothing.")
-_starts: Final = _typer("Begin to move, and work at it here; Ctrl-C leaves without losing anything.")
+_plans: Final = typer_of("Show exactly what would move, and change nothing.")
+_starts: Final = typer_of("Begin to move, and work at it here; Ctrl-C leaves without losing anything.")
 app.add_typer(_plans, name="plan")
 app.add_typer(_starts, name="start")
 
@@ -394,3 +382,4 @@ register(app, "verify", check)
 register(app, "cleanup", clean_up, ACTING)
 register(app, "history", past)
 register(app, "doctor", examine, ACTING)
+app.add_typer(homes.app, name="home")

@@ -7,6 +7,7 @@ from typing import Any
 
 from shards.rebalance.commands import Situation
 from shards.rebalance.doctor import Finding
+from shards.rebalance.home_move import HomePlan
 from shards.rebalance.plan import Plan
 from shards.rebalance.progress import Progress
 from shards.rebalance.record import Entry, Finished, RebalanceRecord
@@ -84,6 +85,11 @@ def finished(value: Finished) -> Mapping[str, Any]:
         "state": value.state.value,
         "entries": [entry(one) for one in value.entries],
     }
+
+
+def home(value: HomePlan) -> Mapping[str, Any]:
+    """Returns how a move of the topology's home stands."""
+    return value._asdict()
 
 
 def finding(value: Finding) -> Mapping[str, Any]:

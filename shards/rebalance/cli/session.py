@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
+import typer.core
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from shards.assembly import StorageSettings
+from shards.assembly import StorageSettings, open_fleet, open_next_home
 from shards.contract import StoreError
-from shards.fleets import open_fleet
 from shards.rebalance.cli.exits import ExitCode
 from shards.rebalance.fleet import Deposed, Fleet
+from shards.rebalance.home_move import NewHome
 from shards.rebalance.plan import PlanRefused
 from shards.rebalance.record import IllegalStep
 
@@ -97,6 +98,17 @@ class Session:
         finally:
             await fleet.close()
 
+    @contextlib.asynccontextmanager
+    async def next_home(self) -> AsyncIterator[NewHome]:
+        """Opens where the topology file says that the topology is to be moved. Raises ``StoreError``."""
+        if self.topology_file is None:
+            raise ValueError("the home moves from one place of a topology file to another: give --topology-file")
+        facts, where = await open_next_home(self.topology_file)
+        try:
+            yield NewHome(facts, where)
+        finally:
+            await facts.close()
+
     def print(self, shown: RenderableType, form: object) -> None:
         """Prints a result: for people, or its form as JSON."""
         if self.as_json:
@@ -112,6 +124,29 @@ class Session:
         else:
             self.err.print(Text.assemble(("✗ ", "red"), str(message)), soft_wrap=True)
         return code
+
+
+class _InTheOrderOfUse(typer.core.TyperGroup):
+    """Lists what comes first of an evening first; typer would list groups of commands last."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # typer's own copy of click
+        """See click."""
+        first = ("plan", "start", "status")
+        return sorted(super().list_commands(ctx), key=lambda name: first.index(name) if name in first else len(first))
+
+
+def typer_of(help_text: str, **more: str) -> typer.Typer:
+    """Returns an application without commands yet."""
+    return typer.Typer(
+        cls=_InTheOrderOfUse,
+        help=help_text,
+        add_completion=False,  # there is no program of its own name to complete
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+        pretty_exceptions_show_locals=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        **more,  # type: ignore[arg-type]  # of many types; here only texts
+    )
 
 
 Action = Callable[..., Awaitable[ExitCode | None]]

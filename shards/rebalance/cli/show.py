@@ -17,6 +17,7 @@ from rich.text import Text
 
 from shards.rebalance.commands import Situation
 from shards.rebalance.doctor import Finding
+from shards.rebalance.home_move import HomePlan
 from shards.rebalance.plan import Plan
 from shards.rebalance.progress import Progress
 from shards.rebalance.record import Command, Entry, Finished, RebalanceRecord, State
@@ -84,8 +85,10 @@ def situation(value: Situation, messages: Sequence[str] = ()) -> RenderableType:
     moved = len(record.moved(value.topology))
     facts.add_row("Rebalance", Text.assemble((f"{record.id} {record.kind.value}  ", "bold"), state(record.state)))
     facts.add_row("Moved", _bar(moved, len(record.moves)))
-    if record.is_open and value.progress is not None:
-        _progress(facts, value.progress)
+    if value.progress is not None:
+        if record.is_open:
+            _progress(facts, value.progress)
+        _work(facts, value.progress)
     for stuck in record.stuck[:_STUCK_SHOWN_MAX]:
         orders = f" ({', '.join(stuck.order_ids)})" if stuck.order_ids else ""
         facts.add_row(Text("Stuck", style="red"), f"slot {stuck.slot}: {stuck.reason}{orders}")
@@ -116,10 +119,6 @@ def _progress(facts: Table, value: Progress) -> None:
         return
     left = "" if value.remaining_s is None else f", about {duration(value.remaining_s)} left"
     facts.add_row("Mover", f"{value.phase}{left}  [dim]{value.mover}[/dim]")
-    total = f" of {value.rows_total:,}" if value.rows_total else ""
-    facts.add_row(
-        "Copied", f"{value.rows_copied:,}{total} orders, {value.rows_per_s:,.0f}/s; read back {value.rows_verified:,}"
-    )
     facts.add_row("Throttle", f"{value.throttle_rows_per_s:,.0f} orders/s: {value.throttle_reason}")
     states = Counter(value.slot_states.values())
     under_way = ", ".join(f"{count} {name}" for name, count in sorted(states.items()))
@@ -127,10 +126,17 @@ def _progress(facts: Table, value: Progress) -> None:
         slots = ", ".join(map(str, sorted(value.slot_states)[:_SLOTS_SHOWN_MAX]))
         more = ", …" if len(value.slot_states) > _SLOTS_SHOWN_MAX else ""
         facts.add_row("Under way", f"{under_way}  [dim]slots {slots}{more}[/dim]")
-    if value.pause_ms_max:
-        facts.add_row("Pauses", f"p99 {value.pause_ms_p99:.0f} ms, longest {value.pause_ms_max:.0f} ms")
     if value.waiting_for:
         facts.add_row("Waits for", Text(", ".join(value.waiting_for), style="yellow"))
+
+
+def _work(facts: Table, value: Progress) -> None:
+    total = f" of {value.rows_total:,}" if value.rows_total else ""
+    facts.add_row(
+        "Copied", f"{value.rows_copied:,}{total} orders, {value.rows_per_s:,.0f}/s; read back {value.rows_verified:,}"
+    )
+    if value.pause_ms_max:
+        facts.add_row("Pauses", f"p99 {value.pause_ms_p99:.0f} ms, longest {value.pause_ms_max:.0f} ms")
 
 
 def _bar(done: int, total: int) -> RenderableType:
@@ -160,7 +166,7 @@ def _next(value: Situation) -> Iterable[RenderableType]:
     words = [command.word for command in value.legal]
     if Command.START in value.legal and value.record is not None and value.record.moves:
         gone = {shard for shard, _ in value.record.shards_before} - {info.id for info in value.topology.shards}
-        words += [] if gone else ["reverse"]
+        words += ["verify"] if gone else ["reverse", "verify"]
     if value.record is not None and value.record.state in {State.RUNNING, State.CANCELLING}:
         words.append("run")
     yield Text.assemble(("Next: ", "dim"), ", ".join(words))
@@ -200,6 +206,17 @@ def report(value: Report) -> RenderableType:
     wrong = Text(f"{value.wrong:,}", style="bold red") if value.wrong else Text("none", style="green")
     facts.add_row("Wrong", wrong)
     return Group(facts, *(Text(f"  {line}", style="red") for line in value.named))
+
+
+def home(value: HomePlan, where: str) -> RenderableType:
+    """Returns how a move of the topology's home stands."""
+    facts = _facts()
+    is_there = Text("it is there", style="green") if value.is_moved else "it may move there"
+    facts.add_row("Topology", f"epoch {value.epoch}")
+    facts.add_row("New home", value.new)
+    facts.add_row("", is_there)
+    facts.add_row("Followed by", f"{value.workers} worker{'' if value.workers == 1 else 's'} that serve now")
+    return Group(facts, Text(), Text(where, style="dim"))
 
 
 def record_line(record: RebalanceRecord, what: str) -> Text:

@@ -7,6 +7,8 @@ is known as a list of a customer's orders knows it: those that the index names, 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -27,13 +29,18 @@ R = TypeVar("R")
 _BUCKET_MS: Final = BUCKET_S * 1_000
 _AT_ONCE_MAX: Final = 32
 """Statements that one call has under way at once: a mover is a guest."""
-_PLACE_TRIES_MAX: Final = 4
-"""Batches of the same rows: each refusal says what is there, and workers do not write to copies; so the second fits."""
+_PLACE_TRIES_MAX: Final = 8
+"""Batches of the same rows: each refusal says what is there, and workers do not write to copies; so the second fits,
+unless others place at the same time. Those can be ahead once for each version of an order, and it has five at most."""
 _INDEX_BATCH: Final = 100
 _PAGE: Final = 1_000
 _SAMPLE_PARTITIONS: Final = 8
 _SAMPLE_ROWS: Final = 50
 _DROP_TRIES_MAX: Final = 3
+_REMEMBERED_MAX: Final = 128
+"""Slots whose buckets are remembered: more than are moved at once."""
+_WATERMARK_S: Final = 60.0
+"""For so long a watermark is believed to be where it was: an older one means a few more buckets to look into."""
 _LOWEST_TOKEN: Final = -(2**63)
 
 _TEXTS: Final = {
@@ -77,6 +84,8 @@ class CassandraCopies(Copies):
         self._indexer = Indexer(connection, settings.lanes, clock_ms)  # read, never started
         self._clock_ms = clock_ms
         self._prepared: tuple[Session, _Statements] | None = None
+        self._buckets_of: OrderedDict[tuple[int, int], frozenset[int]] = OrderedDict()
+        self._refreshed_s: dict[int, float] = {}
 
     @classmethod
     async def open(
@@ -100,13 +109,21 @@ class CassandraCopies(Copies):
         return CassandraFacts(self._connection)
 
     async def versions(self, slot: int, gen: int) -> Mapping[bytes, int]:
-        """See ``Copies.versions``. One read a bucket."""
+        """See ``Copies.versions``. One read a bucket; those known from the last time are not waited for to be named."""
         link, own = await self._link()
+        lane = slot % self._lanes
 
         async def one(bucket: int) -> Sequence[tuple[object, ...]]:
-            return await link.session.execute(own.versions, (slot % self._lanes, bucket, slot, gen), Kind.READ)
+            return await link.session.execute(own.versions, (lane, bucket, slot, gen), Kind.READ)
 
-        found = await _each(await self._buckets(link, own, slot, gen), one)
+        # first: the index, asked below, is complete up to here
+        buckets = self._buckets_of.get((slot, gen), frozenset()).union(await self._window(link, lane))
+        indexed, found = await asyncio.gather(self._indexed(link, own, slot, gen), _each(sorted(buckets), one))
+        found += await _each(sorted(indexed - buckets), one)
+        self._buckets_of[slot, gen] = indexed
+        self._buckets_of.move_to_end((slot, gen))
+        while len(self._buckets_of) > _REMEMBERED_MAX:
+            self._buckets_of.popitem(last=False)
         return {
             cast("bytes", order_id): cast("int", version)
             for rows in found
@@ -223,11 +240,21 @@ class CassandraCopies(Copies):
 
     async def _buckets(self, link: Link, own: _Statements, slot: int, gen: int) -> list[int]:
         """Returns every bucket that may hold orders of the slot, ascending."""
-        # first: what the index is asked for below is then complete up to here
-        watermark = await self._indexer.refresh(slot % self._lanes)
+        window = await self._window(link, slot % self._lanes)  # first: the index is then complete up to its beginning
+        return sorted((await self._indexed(link, own, slot, gen)).union(window))
+
+    async def _window(self, link: Link, lane: int) -> range:
+        """Returns the buckets whose orders need not be indexed yet; some that are may be among them."""
+        now_s = time.monotonic()
+        if now_s - self._refreshed_s.get(lane, -_WATERMARK_S) >= _WATERMARK_S:
+            await self._indexer.refresh(lane)
+            self._refreshed_s[lane] = now_s
+        watermark = await self._indexer.watermark(lane)
+        return range(max(watermark + 1, link.facts.first_bucket), self._now_bucket() + 2)
+
+    async def _indexed(self, link: Link, own: _Statements, slot: int, gen: int) -> frozenset[int]:
         found = await link.session.execute(own.indexed, (slot, gen), Kind.READ)
-        window = range(max(watermark + 1, link.facts.first_bucket), self._now_bucket() + 2)
-        return sorted({cast("int", bucket) for (bucket,) in found}.union(window))
+        return frozenset(cast("int", bucket) for (bucket,) in found)
 
     async def _index(self, link: Link, rows: Iterable[Row]) -> None:
         entries: dict[tuple[int, int], set[tuple[int, int, int, int]]] = {}

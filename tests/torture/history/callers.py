@@ -76,14 +76,21 @@ class Callers:
         *,
         callers: int = 32,
         mint: Callable[[random.Random], str] | None = None,
+        orders_a_customer: int = ORDERS_A_CUSTOMER,
     ) -> None:
         self._service = service
         self._history = history
         self._seed = seed
         self._callers = callers
         self._mint = mint or _mint_now
+        self._orders_a_customer = orders_a_customer
         self._known: dict[str, _Known] = {}
         self._orders: list[_Known] = []
+
+    @property
+    def orders(self) -> int:
+        """Orders that were asked for so far."""
+        return len(self._orders)
 
     async def run(self, until: float, operations_max: int, operations_min: int = 0) -> None:
         """Calls until that ``time.monotonic`` second and for so many operations at least, and never for more."""
@@ -144,7 +151,7 @@ class Callers:
             await action(number, chance)
 
     async def _create(self, number: int, chance: random.Random) -> None:
-        customer = f"torture-{self._seed}-{len(self._orders) // ORDERS_A_CUSTOMER}"
+        customer = f"torture-{self._seed}-{len(self._orders) // self._orders_a_customer}"
         request = self._mint(chance)
         raw = parse_uuid7(request)
         assert raw is not None, request

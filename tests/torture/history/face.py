@@ -43,7 +43,9 @@ _Method = aio.UnaryUnaryMultiCallable[bytes, bytes]
 class Face:
     """Asks the workers at ``endpoints``, each operation of a random one. An async context manager, for its channels."""
 
-    def __init__(self, endpoints: Sequence[str], seed: int) -> None:
+    def __init__(self, endpoints: Sequence[str], seed: int, timeouts_s: Sequence[float] = CALL_TIMEOUTS_S) -> None:
+        """``timeouts_s``: each call has one of them, drawn."""
+        self._timeouts_s = timeouts_s
         self._endpoints = endpoints
         self._chance = random.Random(seed ^ 0xFACE)
         self._channels: list[aio.Channel] = []
@@ -90,7 +92,7 @@ class Face:
         method = self._methods.get((worker, name))
         if method is None:
             method = self._methods[worker, name] = self._channels[worker].unary_unary(_SERVICE + name)
-        return await method(request.SerializeToString(), timeout=self._chance.choice(CALL_TIMEOUTS_S))
+        return await method(request.SerializeToString(), timeout=self._chance.choice(self._timeouts_s))
 
 
 def _request_of(operation: Operation) -> tuple[str, Message]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import subprocess
 import sys
@@ -21,12 +22,12 @@ from tests.support.rebalances import Where
 from tests.support.server_process import ROOT
 from tests.torture.history.stores import cluster_spec
 from tests.torture.rebalance import page
-from tests.torture.rebalance.cases import Case, Place, cases_of
-from tests.torture.rebalance.trial import Result
+from tests.torture.rebalance.cases import GROWTH, THERE_AND_BACK, Case, Place, cases_of, names_of
+from tests.torture.rebalance.trial import Result, there_and_back
 from tests.torture.rebalance.trial import run as run_case
 
 WORKERS: Final = 2
-SHARDS: Final = 2
+SHARDS: Final = 3
 PAGE: Final = ROOT / "docs" / "rebalancing-kills.md"
 KEPT: Final = ROOT / "docs" / "rebalancing-kills.json"
 
@@ -37,7 +38,9 @@ app = typer.Typer(add_completion=False)
 def run(
     *,
     store: Annotated[str, typer.Option(help="embedded or cassandra.")] = "embedded",
-    only: Annotated[str, typer.Option(help="Only cases whose name holds this.")] = "",
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only cases whose name holds this; may be given again.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Draws the calls.")] = None,
     host: Annotated[str, typer.Option(help="Loopback address to serve on.")] = "127.0.0.48",
     port: Annotated[int, typer.Option(min=1025, max=32000, help="First of the ports to use.")] = 20_700,
@@ -45,7 +48,8 @@ def run(
 ) -> None:
     """Prove that a rebalance loses nothing, whatever dies."""
     chosen = random.SystemRandom().getrandbits(30) if seed is None else seed
-    cases = [case for case in cases_of(store) if only in case.name]
+    wanted = only or [""]
+    cases = [case for case in cases_of(store) if any(words in case.name for words in wanted)]
     print(f"{len(cases)} cases on {store}, seed {chosen}", flush=True)
     with ExitStack() as closing:
         scratch = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="crest-torture-")))
@@ -58,13 +62,15 @@ def run(
             spec = cluster_spec(host, shards=SHARDS, replicas=1, redis=False)
             cluster = closing.enter_context(Cluster(spec, scratch / "cluster", dies_with_parent=True))
             where = Where("cassandra", cluster.state.path / TOPOLOGY_FILE)
+            _name_another(cluster, where.path)
             command = [sys.executable, "-m", "shards.schema", "apply", "--topology-file", str(where.path)]
             subprocess.run(command, cwd=ROOT, check=True, timeout=300, stdout=subprocess.DEVNULL)
             flags = ["--config", str(cluster.state.path / SERVER_SETTINGS), "--cache", "local", *common]
         crest = closing.enter_context(Crest(host, port, scratch / "data", *flags))
         crest.wait_serving(WORKERS)
-        results = asyncio.run(_all(cases, Place(where, crest, cluster, 0, 0), chosen, keep))
-    broken = [row.case for row in results if not row.passed]
+        is_grown = any(words in THERE_AND_BACK for words in wanted)
+        results = asyncio.run(_all(cases, Place(where, crest, cluster, 0, 0), chosen, keep, is_grown=is_grown))
+    broken = [row.case for row in results if not row.passed or (row.case in GROWTH and row.refused_or_late)]
     print(f"{len(results)} cases, {len(broken)} with broken promises {broken or ''}")
     raise typer.Exit(1 if broken else 0)
 
@@ -75,28 +81,41 @@ def render() -> None:
     PAGE.write_text(page.page(page.read(KEPT.read_bytes())), encoding="utf-8")
 
 
+def _name_another(cluster: Cluster, file: Path) -> None:
+    """Names one more shard, in a keyspace of its own beside the first, which no slot is on yet."""
+    points = json.dumps(list(cluster.spec.contact_points(0)))
+    shard = f'\n[[shards]]\nid = {SHARDS}\nkeyspace = "crest_another"\ncontact_points = {points}\n'
+    file.write_text(file.read_text(encoding="utf-8") + shard, encoding="utf-8")
+
+
 def _keep(file: Path, result: Result) -> None:
     """Puts a result in the place of the last one of its case; results stand in the order of the cases."""
     kept = {(row.store, row.case): row for row in page.read(file.read_bytes())} if file.exists() else {}
     kept[result.store, result.case] = result
-    order = [(store, case.name) for store in ("embedded", "cassandra") for case in cases_of(store)]
+    order = [(store, name) for store in ("embedded", "cassandra") for name in names_of(store)]
     file.write_bytes(page.write(kept[key] for key in order if key in kept))
 
 
-async def _all(cases: Sequence[Case], place: Place, seed: int, keep: Path | None) -> list[Result]:
+async def _all(cases: Sequence[Case], place: Place, seed: int, keep: Path | None, *, is_grown: bool) -> list[Result]:
     endpoints = [f"{place.crest.host}:{place.crest.port + 1 + worker}" for worker in range(WORKERS)]
     results = []
-    for number, case in enumerate(cases):
-        result = await run_case(case, place, endpoints, seed + number)
+
+    def note(result: Result) -> None:
         results.append(result)
         if keep is not None:
             _keep(keep, result)
         print(
-            f"{case.name:60} {result.operations:7,} operations, {result.slots} slots, {result.verified} verified, "
+            f"{result.case:60} {result.operations:7,} operations, {result.slots} slots, {result.verified} verified, "
             f"{result.resume_s:5.1f} s, cut short {result.refused_or_late}, lost {result.lost}, "
             f"doubled {result.doubled}, stale {result.stale}",
             flush=True,
         )
+
+    for number, case in enumerate(cases):
+        note(await run_case(case, place, endpoints, seed + number))
+    if is_grown:
+        for result in await there_and_back(place.where, endpoints, seed + len(cases)):
+            note(result)
     return results
 
 

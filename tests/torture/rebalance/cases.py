@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import psutil
 
 from deploy.cluster import Cluster
-from shards.fleets import open_fleet
+from shards.assembly import open_fleet
 from shards.rebalance.fleet import POINTS, Fleet
 from shards.rebalance.mover import Mover
 from tests.support.crest import Crest
@@ -123,6 +123,16 @@ NODE_CASES: Final = tuple(
 def cases_of(store: str) -> Sequence[Case]:
     """Returns every case of a store: the embedded one has no nodes."""
     return (*MOVER_CASES, *WORKER_CASES, *(NODE_CASES if store == "cassandra" else ()))
+
+
+THERE_AND_BACK: Final = "nothing killed"
+GROWTH: Final = (f"{THERE_AND_BACK}: 3 -> 4 shards", f"{THERE_AND_BACK}: 4 -> 3 shards")
+"""What is told of a shard that comes and goes: nothing dies, and no call may fail."""
+
+
+def names_of(store: str) -> Sequence[str]:
+    """Returns what lines of the page are called, in their order."""
+    return (*(case.name for case in cases_of(store)), *GROWTH)
 
 
 async def _with_mover(place: Place, at: dict[str, Callable[[], Awaitable[None]]]) -> None:

@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
-from shards.fleets import open_fleet
+from shards.assembly import open_fleet
 from shards.keys import slot_and_tag
 from shards.rebalance.fleet import Fleet
 from shards.rebalance.home import Book
-from shards.rebalance.record import Kind, State, start
+from shards.rebalance.record import Command, Kind, Options, State, start
 from shards.rebalance.verify import verify
-from tests.support.history import History, Outcome, Rules, check, sample
-from tests.support.rebalances import record_of, run_mover, topology_of
-from tests.torture.history.callers import Callers
-from tests.torture.history.face import Face
-from tests.torture.rebalance.cases import Case, Place
+from tests.support.rebalances import Where, begin, record_of, run_mover, topology_of
+from tests.torture.rebalance.cases import THERE_AND_BACK, Case, Place
+from tests.torture.rebalance.watching import LEAD_ORDERS, ORDERS_A_CUSTOMER, Watched, watched
 
 CALLERS: Final = 12
-CUSTOMERS: Final = 48
+CUSTOMERS: Final = LEAD_ORDERS // ORDERS_A_CUSTOMER
 """Of a trial; the slots of all of them move."""
 
-LEAD_S: Final = 1.5  # callers call so long before the rebalance begins
-TAIL_S: Final = 0.6  # and so long after it has ended
-SETTLE_TIMEOUT_S: Final = 120.0
-OPERATIONS_MAX: Final = 200_000
+OPTIONS: Final = Options(keep_error_rate=1.0)
+"""Callers of 20 ms of patience do not hold up the move: what is asked is what becomes of orders."""
+
+GROWTH_TIMEOUT_S: Final = 900.0
+"""A quarter of all slots, beside callers who leave no room on a small machine."""
+
+RESUMES_MAX: Final = 4
+PATIENT_S: Final = 10.0
+"""The deadline of callers who are to notice nothing."""
+
 SEALED_BUCKETS: Final = 1_000_000
 """Buckets long before the first order."""
-
-VIOLATIONS_SHOWN: Final = 3
-_ROUND_S: Final = 0.3
-CACHE_TTL_S: Final = 1.0
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,57 +65,70 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 async def run(case: Case, place: Place, endpoints: Sequence[str], seed: int, *, callers_count: int = CALLERS) -> Result:
     """Runs a case against workers that serve. Raises ``AssertionError`` when the rebalance does not come to its end."""
-    history = History()
     fleet = await open_fleet(place.where.settings)
+
+    async def disturbed() -> None:
+        begun = await _begin(fleet, place, seed)
+        await case.inflict(begun)
+        await _resume(fleet, begun)
+
     try:
-        async with Face(endpoints, seed) as face:
-            callers = Callers(face, history, seed, callers=callers_count)
-            over = asyncio.Event()
-            calling = asyncio.ensure_future(_call(callers, over))
-            try:
-                await asyncio.sleep(LEAD_S)  # sleep: orders are there before they move
-                began_s = time.monotonic()
-                place = await _begin(fleet, place, seed)
-                await case.inflict(place)
-                ended = await _resume(fleet, place)
-                resume_s = time.monotonic() - began_s
-                await asyncio.sleep(TAIL_S)  # sleep: the slots are used where they are now
-            finally:
-                over.set()
-                await calling
-            await callers.settle(time.monotonic() + SETTLE_TIMEOUT_S)
-            await callers.audit(time.monotonic() + SETTLE_TIMEOUT_S)
-        record, topology = await record_of(fleet), await topology_of(fleet)
-        proof = await verify(fleet, topology, record.moves)
-        report = await asyncio.to_thread(
-            check, history, Rules(CACHE_TTL_S, exact_replays=place.where.store == "embedded")
+        seen = await watched(
+            endpoints, seed, disturbed, callers_count=callers_count, exact_replays=place.where.store == "embedded"
         )
-        stale = sample(history, CACHE_TTL_S)
-        for violation in report.violations[:VIOLATIONS_SHOWN]:
-            print(violation)
-        if stale.beyond_ttl or stale.below_min_version:
-            print(f"cached answers: {stale}")
-        failed = {Outcome.UNKNOWN, Outcome.FAILED}
-        return Result(
-            store=place.where.store,
-            case=case.name,
-            operations=report.operations,
-            refused_or_late=sum(operation.result.outcome in failed for operation in history),
-            slots=len(record.moved(topology)),
-            verified=proof.compared,
-            lost=report.missing + proof.wrong,
-            doubled=report.doubled,
-            stale=report.violations_count + stale.below_min_version + stale.beyond_ttl,
-            resume_s=round(resume_s, 1),
-            ended=ended,
-        )
+        return await _result(fleet, place.where.store, case.name, seen)
     finally:
         await fleet.close()
 
 
-async def _call(callers: Callers, over: asyncio.Event) -> None:
-    while not over.is_set():
-        await callers.run(time.monotonic() + _ROUND_S, OPERATIONS_MAX)
+async def there_and_back(where: Where, endpoints: Sequence[str], seed: int) -> list[Result]:
+    """Adds a shard, and drains it, while callers call with time to wait; nothing is killed, and no call may fail."""
+    fleet = await open_fleet(where.settings)
+    results = []
+    try:
+        for number, kind in enumerate((Kind.ADD, Kind.DRAIN)):
+
+            async def moved(kind: Kind = kind) -> None:
+                topology = await topology_of(fleet)
+                await begin(fleet, kind, shard=topology.shards[-1].id, options=OPTIONS)
+                assert await run_mover(where, timeout_s=GROWTH_TIMEOUT_S) == 0
+                assert (await record_of(fleet)).state is State.DONE
+
+            shards = len({*(await topology_of(fleet)).slot_shards})
+            seen = await watched(
+                endpoints,
+                seed + number,
+                moved,
+                callers_count=CALLERS,
+                exact_replays=where.store == "embedded",
+                timeouts_s=(PATIENT_S,),
+            )
+            after = await topology_of(fleet)
+            sizes = [count for info in after.shards if (count := after.slot_shards.count(info.id))]
+            assert max(sizes) - min(sizes) <= 1, sizes
+            name = f"{THERE_AND_BACK}: {shards} -> {len(sizes)} shards"
+            results.append(await _result(fleet, where.store, name, seen))
+    finally:
+        await fleet.close()
+    return results
+
+
+async def _result(fleet: Fleet, store: str, name: str, seen: Watched) -> Result:
+    record, topology = await record_of(fleet), await topology_of(fleet)
+    proof = await verify(fleet, topology, record.moves)
+    return Result(
+        store=store,
+        case=name,
+        operations=seen.report.operations,
+        refused_or_late=seen.failed.total(),
+        slots=len(record.moved(topology)),
+        verified=proof.compared,
+        lost=seen.report.missing + proof.wrong,
+        doubled=seen.report.doubled,
+        stale=seen.stale,
+        resume_s=round(seen.took_s, 1),
+        ended=record.state.value,
+    )
 
 
 async def _begin(fleet: Fleet, place: Place, seed: int) -> Place:
@@ -133,15 +144,21 @@ async def _begin(fleet: Fleet, place: Place, seed: int) -> Place:
     # something to seal on the target: a bucket of its own for each trial
     _, copies = await fleet.part(source)
     await copies.seal(on[source][0], {seed % SEALED_BUCKETS})
-    record = start(topology, targets, topology.shards, kind=Kind.SPLIT, who="torture", last=last)
+    record = start(topology, targets, topology.shards, kind=Kind.SPLIT, who="torture", last=last, options=OPTIONS)
     assert await Book(fleet.home).replace(revision, record)
     return place._replace(source=source, target=target)
 
 
-async def _resume(fleet: Fleet, place: Place) -> str:
-    """Lets another mover do what is left; returns how it ended."""
-    if (await record_of(fleet)).state is State.RUNNING:
+async def _resume(fleet: Fleet, place: Place) -> None:
+    """Lets another mover do what is left; and once more, as an operator would, where a node was away for too long."""
+    for _ in range(RESUMES_MAX):
+        found = await Book(fleet.home).read()
+        assert found is not None
+        revision, record = found
+        if record.state is State.DONE:
+            break
+        if record.state is State.PAUSED:
+            assert await Book(fleet.home).replace(revision, record.after(Command.RESUME, "torture"))
         assert await run_mover(place.where) == 0
     record = await record_of(fleet)
     assert record.state is State.DONE, f"{record.state.value}: {record.stuck}"
-    return str(record.state.value)

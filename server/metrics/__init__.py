@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import json
 import os
-from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 from prometheus_client.mmap_dict import MmapedDict
 
 from server.admission.gate import Standing
+from server.metrics.instruments import Definition, Tally
 
 _CALL_S: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+_WAIT_S: Final = (0.001, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0)
 _ROWS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
 
 CALLERS_MAX: Final = 64
@@ -29,17 +30,6 @@ CALLERS_MAX: Final = 64
 
 OTHER_CALLERS: Final = "(other)"
 """Under which they are: no caller id, since these have no parentheses around them unless someone insists."""
-
-
-class Definition(NamedTuple):
-    """One metric."""
-
-    name: str
-    kind: str
-    """counter, gauge or histogram."""
-    labels: tuple[str, ...]
-    text: str
-    buckets: tuple[float, ...] = ()
 
 
 CALL_SECONDS: Final = Definition(
@@ -61,6 +51,16 @@ QUEUE_ROWS: Final = Definition(
 )
 BATCH_ROWS: Final = Definition(
     "crest_batch_rows", "histogram", ("shard",), "Rows of a commit: the more, the cheaper each.", _ROWS
+)
+ROWS_HANDED: Final = Definition(
+    "crest_rows_handed_total", "counter", (), "Rows handed to the workers that commit their lanes (`hand_over`)."
+)
+ROWS_TAKEN: Final = Definition("crest_rows_taken_total", "counter", (), "Rows that those workers took.")
+ROWS_TAKEN_BACK: Final = Definition(
+    "crest_rows_taken_back_total",
+    "counter",
+    ("reason",),
+    "Rows handed over and committed at home after all: refused there, or it closed, or was silent for half a second.",
 )
 STORE_CALL_SECONDS: Final = Definition(
     "crest_store_call_seconds",
@@ -93,7 +93,7 @@ SLOT_WAIT_SECONDS: Final = Definition(
     "histogram",
     (),
     "How long operations waited for a slot that was being moved, or for a lease that had run out.",
-    _CALL_S,
+    _WAIT_S,
 )
 SLOT_WAITERS: Final = Definition("crest_slot_waiters", "gauge", (), "Operations that wait so now.")
 RERUNS: Final = Definition(
@@ -101,6 +101,13 @@ RERUNS: Final = Definition(
     "counter",
     ("operation",),
     "Operations (write, read, list) that ran once more because their slot was paused or moved meanwhile.",
+)
+SLOT_PAUSE_SECONDS: Final = Definition(
+    "crest_slot_pause_seconds",
+    "histogram",
+    (),
+    "How long each slot that was moved was not served by a worker: no order of it waited longer there.",
+    _WAIT_S,
 )
 SLOTS_PAUSED: Final = Definition(
     "crest_slots_paused", "gauge", ("worker", "shard"), "Slots of a shard that the worker does not serve for a moment."
@@ -160,6 +167,9 @@ WORKER_CATALOG: Final = (
     CALLER_CALLS,
     QUEUE_ROWS,
     BATCH_ROWS,
+    ROWS_HANDED,
+    ROWS_TAKEN,
+    ROWS_TAKEN_BACK,
     STORE_CALL_SECONDS,
     STORE_ERRORS,
     CACHE_CALL_SECONDS,
@@ -198,33 +208,6 @@ def _callers_in(counted: Path) -> list[str]:
     return [labels["caller_id"] for name, _, labels, _ in keys if name == CALLER_CALLS.name.removesuffix("_total")]
 
 
-class _Tally:
-    """The observations of one histogram since they were last written."""
-
-    __slots__ = ("_bounds", "_counts", "_histogram", "_sum")
-
-    def __init__(self, histogram: Histogram, bounds: Sequence[float]) -> None:
-        self._histogram = histogram
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)  # the last one is of what lies above all bounds
-        self._sum = 0.0
-
-    def observe(self, value: float) -> None:
-        """Takes one observation."""
-        self._sum += value
-        self._counts[bisect_left(self._bounds, value)] += 1
-
-    def write(self) -> None:
-        """Adds them to the histogram. Its own method takes them one by one only, so this adds to its parts."""
-        histogram: Any = self._histogram
-        for bucket, count in zip(histogram._buckets, self._counts, strict=True):  # noqa: SLF001  # see above
-            if count:
-                bucket.inc(count)
-        histogram._sum.inc(self._sum)  # noqa: SLF001  # see above
-        self._counts = [0] * len(self._counts)
-        self._sum = 0.0
-
-
 class Metrics:
     """What a worker measures: an observer of its calls and of its shards. Quick; never raises.
 
@@ -239,6 +222,9 @@ class Metrics:
         self._caller_calls = _counter(CALLER_CALLS, registry)
         self._queue_rows = _gauge(QUEUE_ROWS, registry)
         self._batch_rows = _histogram(BATCH_ROWS, registry)
+        self._rows_handed = _counter(ROWS_HANDED, registry)
+        self._rows_taken = _counter(ROWS_TAKEN, registry)
+        self._rows_taken_back = _counter(ROWS_TAKEN_BACK, registry)
         self._store_call_seconds = _histogram(STORE_CALL_SECONDS, registry)
         self._store_errors = _counter(STORE_ERRORS, registry)
         self._cache_call_seconds = _histogram(CACHE_CALL_SECONDS, registry)
@@ -247,6 +233,7 @@ class Metrics:
         self._slot_waiters = _gauge(SLOT_WAITERS, registry)
         self._reruns = _counter(RERUNS, registry)
         self._slots_paused = _gauge(SLOTS_PAUSED, registry)
+        self._slot_pause_seconds = _histogram(SLOT_PAUSE_SECONDS, registry)
         self._lease_age_seconds = _gauge(LEASE_AGE_SECONDS, registry)
         self._leases_lost = _counter(LEASES_LOST, registry)
         self._worker = worker
@@ -257,12 +244,13 @@ class Metrics:
         self._calls_refused = _counter(CALLS_REFUSED, registry)
         self._tls_changes = _counter(TLS_CHANGES, registry)
         # what was seen since the last tick, by the labels it is written under
-        self._by_call: dict[tuple[str, str], _Tally] = {}
-        self._by_batch: dict[int, _Tally] = {}
-        self._by_store_call: dict[tuple[int, str], _Tally] = {}
-        self._by_cache_call: dict[str, _Tally] = {}
+        self._by_call: dict[tuple[str, str], Tally] = {}
+        self._by_batch: dict[int, Tally] = {}
+        self._by_store_call: dict[tuple[int, str], Tally] = {}
+        self._by_cache_call: dict[str, Tally] = {}
         self._by_caller: dict[str, int] = {}  # with all callers there ever were, since they are bounded
         self._by_event: dict[str, int] = {}
+        self._handed = self._taken = 0
         # gauges
         self._in_flight: dict[str, int] = {}
         self._queued: dict[int, int] = {}
@@ -322,6 +310,18 @@ class Metrics:
         """The shard's lanes now hold so many rows."""
         self._queued[shard] = rows
 
+    def rows_handed(self, count: int) -> None:
+        """So many rows were handed over."""
+        self._handed += count
+
+    def rows_taken(self, count: int) -> None:
+        """So many rows of other workers were taken."""
+        self._taken += count
+
+    def rows_taken_back(self, reason: str, count: int) -> None:
+        """So many rows handed over are committed here."""
+        self._rows_taken_back.labels(reason).inc(count)
+
     def cache_call(self, operation: str, seconds: float) -> None:
         """One cache call ended."""
         call = self._by_cache_call.get(operation)
@@ -349,6 +349,10 @@ class Metrics:
     def slots_paused(self, shard: int, count: int) -> None:
         """So many slots of a shard are paused here."""
         self._slots_paused.labels(self._worker, shard).set(count)
+
+    def slot_paused(self, seconds: float) -> None:
+        """A slot was paused for so long."""
+        self._slot_pause_seconds.observe(seconds)
 
     def lease_age(self, shard: int, seconds: float) -> None:
         """So old is the lease on a shard."""
@@ -384,14 +388,17 @@ class Metrics:
         for event, count in self._by_event.items():
             self._cache_events.labels(event).inc(count)
         self._by_event.clear()
+        self._rows_handed.inc(self._handed)
+        self._rows_taken.inc(self._taken)
+        self._handed = self._taken = 0
         for method, calls in self._in_flight.items():
             self._calls_in_flight.labels(method).set(calls)
         for shard, rows in self._queued.items():
             self._queue_rows.labels(shard).set(rows)
 
 
-def _tally(of: Definition, histogram: Histogram) -> _Tally:
-    return _Tally(histogram, of.buckets)
+def _tally(of: Definition, histogram: Histogram) -> Tally:
+    return Tally(histogram, of.buckets)
 
 
 def _counter(of: Definition, registry: CollectorRegistry) -> Counter:
@@ -405,64 +412,3 @@ def _gauge(of: Definition, registry: CollectorRegistry) -> Gauge:
 
 def _histogram(of: Definition, registry: CollectorRegistry) -> Histogram:
     return Histogram(of.name, of.text, of.labels, registry=registry, buckets=of.buckets)
-
-
-def page() -> str:
-    """Returns ``docs/metrics.md``."""
-    rows = [
-        f"| `{of.name}` | {of.kind} | {', '.join(f'`{label}`' for label in of.labels)} | {of.text} |" for of in CATALOG
-    ]
-    return "\n".join([_HEAD, "| metric | kind | labels | meaning |", "|---|---|---|---|", *rows, _TAIL])
-
-
-_HEAD: Final = """# Metrics
-
-This page is printed by `python -m server.metrics`; a test keeps it so.
-
-`http://HOST:9464/metrics` (`metrics_port`) answers for all workers together, in the Prometheus text format or, when
-asked for, OpenMetrics. A process of its own answers, so a busy or dead worker does not hold it up. Counters and
-histograms go on when a worker is killed or replaced, and begin anew with the server. Gauges are written four times a
-second, and those of a worker that is gone are gone, too.
-
-`/healthz` beside it answers 200 while any worker serves and 503 otherwise, with the state of each as JSON.
-"""
-
-_TAIL: Final = """
-## Questions and their queries
-
-```promql
-# calls a second, per method
-sum by (method) (rate(crest_call_seconds_count[1m]))
-
-# failures a second, per method and code
-sum by (method, code) (rate(crest_call_seconds_count{code!="OK"}[1m]))
-
-# p99 of each method, in the worker
-histogram_quantile(0.99, sum by (method, le) (rate(crest_call_seconds_bucket[1m])))
-
-# orders a commit: the more, the cheaper each
-sum(rate(crest_batch_rows_sum[1m])) / sum(rate(crest_batch_rows_count[1m]))
-
-# rows that wait for a shard; callers are refused at queue_rows_max in a worker
-crest_queue_rows
-
-# share of cached reads that the cache answers
-sum(rate(crest_cache_events_total{event="hit"}[1m])) / sum(rate(crest_cache_events_total{event=~"hit|miss"}[1m]))
-
-# calls refused a second, by whom it hits and why
-sum by (priority, reason) (rate(crest_calls_refused_total[1m]))
-
-# workers at their limit: from here on calls wait, then are refused
-sum(crest_gate_in_flight_units) / sum(crest_gate_limit_units)
-
-# an event loop in trouble: late by more than 100 ms once in a hundred times
-histogram_quantile(0.99, sum by (worker, le) (rate(crest_loop_lag_seconds_bucket[1m]))) > 0.1
-
-# a worker that keeps dying
-increase(crest_worker_restarts_total[10m]) > 3
-```
-"""
-
-
-if __name__ == "__main__":
-    print(page(), end="")  # noqa: T201  # the page is the product

@@ -1,4 +1,4 @@
-"""Puts shards together: the only file that names concrete stores, caches and wrappers."""
+"""Opens shards for workers, with all that is around a store: lanes, bounds, caches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from shards.caches.redis_cluster import CLOCKS_DIFFER_S, Access, RedisClusterCac
 from shards.contract import Cache, Observer, Row, SharedRates, Store, StoreError, Unavailable
 from shards.facts import Facts
 from shards.following import Follower, OpenShard
+from shards.handing.handing import Handing
+from shards.homes import FollowedHome, claim_of
 from shards.lanes import Lanes
+from shards.leases.watch import has_states
 from shards.places import Places, Shard
 from shards.routing import Router
 from shards.settings import SettingsError, TopologyFile, load
@@ -28,6 +31,7 @@ from shards.topology import Topology
 from shards.topology_store import TopologyStore
 from shards.wrappers.bounded import BoundedStore
 from shards.wrappers.cached import CachedStore
+from shards.wrappers.gathered import GatheredStore
 from shards.wrappers.observed import ObservedCache, ObservedStore
 from shards.wrappers.seals import Seals
 
@@ -129,8 +133,11 @@ def iterate_rows(settings: StorageSettings) -> Iterator[Row]:
     return embedded.iterate_rows(settings.data_dir)
 
 
-async def open_router(settings: StorageSettings, observer: Observer) -> Router:
+async def open_router(settings: StorageSettings, observer: Observer, handing: Handing | None = None) -> Router:
     """Opens every shard for this event loop; ``Router.close`` closes them.
+
+    ``handing``: what rows go through whose lanes other workers commit; the caller closes it, after the router. None
+    where this worker commits all by itself.
 
     Shards that are away are opened all the same. From then on the topology is followed: shards that it gains and loses
     are opened and closed. Raises ``TopologyAway``, and ``StoreError`` for what waiting does not mend.
@@ -139,33 +146,45 @@ async def open_router(settings: StorageSettings, observer: Observer) -> Router:
         stores = await _open_stores(settings, opening)
         topologies = TopologyStore(stores.home)
         try:
-            topology = await topologies.load() or await topologies.create(stores.first_topology())
+            topology = await topologies.load() or await _first_topology(stores, topologies)
         except Unavailable as error:
             raise TopologyAway(str(error)) from error
         cache = await _open_cache(settings, observer)
         opening.push_async_callback(cache.close)
         places = Places(topology, {}, observer, {})
-        follower = Follower(topologies, places, _Opener(stores, cache, settings, observer), observer)
+        follower = Follower(topologies, places, _Opener(stores, cache, settings, observer, handing), observer)
         opening.push_async_callback(follower.close)
         await follower.start(lease_wait_s=_CONNECT_WAIT_S)
+        if handing is not None:
+            await handing.listen(places)
         return Router(places, observer, opening.pop_all())
     raise AssertionError  # an exit stack of closers swallows nothing
 
 
-def shard_over(store: Store, shard: int, cache: Cache, settings: StorageSettings, observer: Observer) -> Shard:
-    """Returns what the router needs of one shard, around its bare store."""
+def shard_over(
+    store: Store,
+    shard: int,
+    cache: Cache,
+    settings: StorageSettings,
+    observer: Observer,
+    handing: Handing | None = None,
+    *,
+    lanes: int = 1,
+) -> Shard:
+    """Returns what the router needs of one shard, around its bare store of so many lanes."""
     observed = ObservedStore(store, shard=shard, observer=observer)
     remembered_s = settings.cache_ttl_s + CLOCKS_DIFFER_S
     cached = CachedStore(
-        observed,
+        GatheredStore(observed),
         ObservedCache(cache, observer),
         observer,
         remembered_s=remembered_s,
         joined_s=settings.cache_ttl_s,
     )
+    # through the cache, so that what is written can be read from it
+    own = Lanes(cached, shard=shard, queue_rows_max=settings.queue_rows_max, observer=observer)
     return Shard(
-        # through the cache, so that what is written can be read from it
-        lanes=Lanes(cached, shard=shard, queue_rows_max=settings.queue_rows_max, observer=observer),
+        lanes=own if handing is None else handing.around(shard, own, cached, lanes=lanes),
         # the bound is for callers; lanes that settle must not be refused by it
         store=BoundedStore(cached, reads_max=settings.reads_max),
         seals=Seals(observed),
@@ -180,24 +199,30 @@ class _Stores(Protocol):
     def first_topology(self) -> Topology:
         """Returns the topology of a new installation; of several workers that make one the first decides."""
 
-    async def open(self, shard: int) -> tuple[Store, Facts]:
-        """Opens a shard, and the facts beside it, which are closed with it. Raises ``StoreError``."""
+    async def was_served(self, shard: int) -> bool:
+        """Tells whether workers have ever held leases on a shard of the first topology. Raises ``StoreError``."""
+
+    async def open(self, shard: int) -> tuple[Store, Facts, int]:
+        """Opens a shard, of so many lanes, and the facts beside it, which are closed with it. Raises ``StoreError``."""
 
 
 class _EmbeddedStores:
     """The files of a data directory."""
 
     def __init__(self, settings: StorageSettings, control: EmbeddedFacts) -> None:
-        self.home: Facts = control
+        self.home: Facts = FollowedHome(control, _nowhere)
         self._control = control
         self._settings = settings
 
     def first_topology(self) -> Topology:
         return Topology.initial(self._settings.shards)
 
-    async def open(self, shard: int) -> tuple[Store, Facts]:
+    async def was_served(self, shard: int) -> bool:
+        return await has_states(self._control.of_shard(shard))
+
+    async def open(self, shard: int) -> tuple[Store, Facts, int]:
         store = await EmbeddedStore.open(datadir.shard_path(self._settings.data_dir, shard))
-        return store, self._control.of_shard(shard)
+        return store, self._control.of_shard(shard), 1
 
 
 class _FileStores:
@@ -207,7 +232,7 @@ class _FileStores:
         self, settings: StorageSettings, file: TopologyFile, home: Facts, control: EmbeddedFacts | None
     ) -> None:
         """``control``: of the data directory that the file names, if it does."""
-        self.home = home
+        self.home: Facts = FollowedHome(home, lambda: next_homes(Path(settings.topology_file)))
         self._settings = settings
         self._file = file
         self._control = control
@@ -221,25 +246,40 @@ class _FileStores:
             raise StorageRefused(f"the first topology needs shards 0 to {count - 1} in the topology file")
         return Topology.initial(count)
 
-    async def open(self, shard: int) -> tuple[Store, Facts]:
+    async def was_served(self, shard: int) -> bool:
+        facts = await CassandraFacts.open(self._file.shards[shard], f"shard {shard}", wait_s=_CONNECT_WAIT_S)
+        try:
+            return await has_states(facts)
+        finally:
+            await facts.close()
+
+    async def open(self, shard: int) -> tuple[Store, Facts, int]:
         if shard not in self._file.ids:
             self._file = await asyncio.to_thread(load_file, Path(self._settings.topology_file))
         if shard in self._file.shards:
             cluster = self._file.shards[shard]
             store = await CassandraStore.open(cluster, name=f"shard {shard}", wait_s=_CONNECT_WAIT_S)
-            return store, store.facts
+            return store, store.facts, cluster.lanes
         if self._file.embedded is None or shard not in self._file.embedded.shards:
             raise StorageRefused(f"the topology file does not name shard {shard} of the topology")
         if self._control is None:
             raise StorageRefused("the topology file names a data directory since this server was started: restart it")
         file = await EmbeddedStore.open(datadir.shard_path(self._file.embedded.data_dir, shard))
-        return file, self._control.of_shard(shard)
+        return file, self._control.of_shard(shard), 1
 
 
 class _Opener:
     """Opens shards with everything around their stores."""
 
-    def __init__(self, stores: _Stores, cache: Cache, settings: StorageSettings, observer: Observer) -> None:
+    def __init__(
+        self,
+        stores: _Stores,
+        cache: Cache,
+        settings: StorageSettings,
+        observer: Observer,
+        handing: Handing | None,
+    ) -> None:
+        self._handing = handing
         self._stores = stores
         self._cache = cache
         self._settings = settings
@@ -247,8 +287,46 @@ class _Opener:
 
     async def open(self, shard: int) -> OpenShard:
         """See ``shards.following.Opener``."""
-        store, facts = await self._stores.open(shard)
-        return OpenShard(shard_over(store, shard, self._cache, self._settings, self._observer), facts, store.close)
+        store, facts, lanes = await self._stores.open(shard)
+        around = shard_over(store, shard, self._cache, self._settings, self._observer, self._handing, lanes=lanes)
+        return OpenShard(around, facts, store.close)
+
+
+async def _first_topology(stores: _Stores, topologies: TopologyStore) -> Topology:
+    """Makes the first topology. Raises ``StorageRefused`` where this is not the first home of the shards."""
+    first = stores.first_topology()
+    if await claim_of(stores.home) is not None:
+        raise StorageRefused(
+            "the topology has not moved yet to where the topology file keeps it: name that as [topology.next] until "
+            "`python -m shards.rebalance home move` has moved it"
+        )
+    were_served = await asyncio.gather(*(stores.was_served(info.id) for info in first.shards))
+    served = [info.id for info, was_served in zip(first.shards, were_served, strict=True) if was_served]
+    made = await topologies.load()  # looked for again: whoever makes the first one serves its shards afterwards
+    if made is None and served:
+        raise StorageRefused(
+            f"shard {served[0]} has been served, but there is no topology where the topology file keeps it: it has "
+            "another home, which the file must name as [topology]"
+        )
+    return made or await topologies.create(first)
+
+
+async def next_homes(path: Path) -> list[Facts]:
+    """Opens what the topology file says that the topology moves to, or has moved to. Raises ``StoreError``."""
+    file = await asyncio.to_thread(load_file, path)
+    opened: list[Facts] = []
+    try:
+        for settings in filter(None, (file.next, file.topology)):
+            facts = await CassandraFacts.open(settings, "next topology", wait_s=_CONNECT_WAIT_S)
+            opened.append(facts)
+    except BaseException:
+        await asyncio.gather(*(facts.close() for facts in opened))
+        raise
+    return opened
+
+
+async def _nowhere() -> list[Facts]:
+    return []
 
 
 async def _open_stores(settings: StorageSettings, opening: AsyncExitStack) -> _Stores:
@@ -256,7 +334,9 @@ async def _open_stores(settings: StorageSettings, opening: AsyncExitStack) -> _S
     if settings.store == "embedded":
         control = await EmbeddedFacts.open(datadir.control_path(settings.data_dir))
         opening.push_async_callback(control.close)
-        return _EmbeddedStores(settings, control)
+        stores: _Stores = _EmbeddedStores(settings, control)
+        opening.push_async_callback(stores.home.close)
+        return stores
     file = load_file(Path(settings.topology_file))
     if file.embedded is not None:
         control = await EmbeddedFacts.open(datadir.control_path(file.embedded.data_dir))
@@ -266,7 +346,9 @@ async def _open_stores(settings: StorageSettings, opening: AsyncExitStack) -> _S
         home = await CassandraFacts.open(file.topology, "topology", wait_s=_CONNECT_WAIT_S)
         opening.push_async_callback(home.close)
     assert home is not None, "a topology file without clusters names a data directory"
-    return _FileStores(settings, file, home, control)
+    stores = _FileStores(settings, file, home, control)
+    opening.push_async_callback(stores.home.close)
+    return stores
 
 
 def _must_be_embedded(settings: StorageSettings) -> None:

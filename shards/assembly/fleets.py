@@ -1,4 +1,4 @@
-"""Opens shards for movers: what ``shards.assembly`` is to workers. Beside it the only file that names concrete stores.
+"""Opens shards for movers.
 
 Movers see the bare stores, with no cache and no lane between.
 """
@@ -10,9 +10,10 @@ import os
 from pathlib import Path
 from typing import Final
 
-from shards.assembly import StorageRefused, StorageSettings, load_file
+from shards.assembly.workers import StorageRefused, StorageSettings, load_file, next_homes
 from shards.contract import Copies
 from shards.facts import Facts
+from shards.homes import FollowedHome
 from shards.settings import TopologyFile
 from shards.stores.cassandra import CassandraCopies, CassandraFacts
 from shards.stores.embedded import EmbeddedCopies, EmbeddedFacts, add_shard, admit, control_path, shard_path
@@ -28,6 +29,7 @@ class EmbeddedFleet:
         self._data_dir: Final = data_dir
         self._lock = lock
         self._facts: Final = facts
+        self._home: Final = FollowedHome(facts, _nowhere)
         self._copies: Final[dict[int, EmbeddedCopies]] = {}
         self._opening: Final = asyncio.Lock()
 
@@ -46,6 +48,11 @@ class EmbeddedFleet:
 
     @property
     def home(self) -> Facts:
+        """The facts where the topology is kept."""
+        return self._home
+
+    @property
+    def own_home(self) -> Facts:
         """The facts of the directory."""
         return self._facts
 
@@ -64,6 +71,7 @@ class EmbeddedFleet:
         """Closes every file. Idempotent."""
         for copies in self._copies.values():
             await copies.close()
+        await self._home.close()
         await self._facts.close()
         lock, self._lock = self._lock, -1
         if lock >= 0:
@@ -81,6 +89,9 @@ class FileFleet:
         self._file = file
         self._clustered_home: Final = clustered_home
         self._embedded: Final = embedded
+        first = clustered_home or (None if embedded is None else embedded.own_home)
+        assert first is not None, "a topology file without clusters names a data directory"
+        self._home: Final = FollowedHome(first, lambda: next_homes(path))
         self._copies: Final[dict[int, CassandraCopies]] = {}
         self._opening: Final = asyncio.Lock()
 
@@ -105,10 +116,7 @@ class FileFleet:
     @property
     def home(self) -> Facts:
         """The facts where the topology is kept."""
-        if self._clustered_home is not None:
-            return self._clustered_home
-        assert self._embedded is not None, "a topology file without clusters names a data directory"
-        return self._embedded.home
+        return self._home
 
     async def part(self, shard: int) -> tuple[Facts, Copies]:
         """Connects to a shard, or opens its file, when it is first asked for."""
@@ -137,6 +145,7 @@ class FileFleet:
         """Disconnects, and closes every file. Idempotent."""
         for copies in self._copies.values():
             await copies.close()
+        await self._home.close()
         if self._clustered_home is not None:
             await self._clustered_home.close()
         if self._embedded is not None:
@@ -144,6 +153,23 @@ class FileFleet:
 
     def _is_embedded(self, shard: int) -> bool:
         return self._file.embedded is not None and shard in self._file.embedded.shards
+
+
+async def open_next_home(path: Path) -> tuple[Facts, str]:
+    """Opens where the topology file says that the topology is to be moved, and says where that is, for people.
+
+    Raises ``StoreError``.
+    """
+    file = await asyncio.to_thread(load_file, path)
+    if file.next is None:
+        raise StorageRefused(f"{path} does not say where to: name the new home as [topology.next]")
+    facts = await CassandraFacts.open(file.next, "next topology", wait_s=_CONNECT_WAIT_S)
+    points = ", ".join(f"{point}:{file.next.port}" for point in file.next.contact_points)
+    return facts, f"keyspace {file.next.keyspace} at {points}"
+
+
+async def _nowhere() -> list[Facts]:
+    return []
 
 
 async def open_fleet(settings: StorageSettings) -> EmbeddedFleet | FileFleet:

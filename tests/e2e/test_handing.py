@@ -1,0 +1,114 @@
+"""Workers that hand their rows to the committers of the lanes, while those die, hang and are replaced."""
+
+import asyncio
+import itertools
+import os
+import re
+import signal
+from pathlib import Path
+
+import grpc
+import pytest
+
+from protos.orders.v1 import orders_pb2 as pb
+from tests.support.crest import Crest, create_request, orders
+from tests.support.storage import storage
+from tests.support.waiting import until
+
+HOST = "127.0.0.41"
+CALLERS = 16
+CALL_S = 20.0
+"""Less than a frozen worker is left alone here (``stall_timeout_s``): whoever waits for it fails."""
+
+MORE = 150
+"""Orders after each blow: several for each caller and shard."""
+
+
+class Load:
+    """Callers of one worker, who create one order after the other, and what they were told."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub = orders(channel)
+        self._numbers = itertools.count()
+        self.made: list[tuple[pb.CreateOrderRequest, pb.Order]] = []
+        self.failed: list[str] = []
+        self._callers = [asyncio.ensure_future(self._call()) for _ in range(CALLERS)]
+
+    async def _call(self) -> None:
+        while True:
+            request = create_request(f"customer {next(self._numbers)}")
+            try:
+                answer = await self._stub.CreateOrder(request, timeout=CALL_S)
+            except grpc.aio.AioRpcError as error:
+                self.failed.append(f"{error.code().name}: {error.details()}")
+            else:
+                self.made.append((request, answer.order))
+
+    async def goes_on(self) -> None:
+        """Returns when so many more orders were made; fails when one was not."""
+        before = len(self.made)
+
+        async def look() -> int:
+            assert not self.failed, self.failed[:3]
+            return len(self.made) - before
+
+        await until(look, lambda more: more >= MORE, timeout_s=60)
+
+    async def end(self) -> None:
+        """Ends the load."""
+        for caller in self._callers:
+            caller.cancel()
+        await asyncio.gather(*self._callers, return_exceptions=True)
+
+
+async def counted(server: Crest, metric: str) -> float:
+    """Returns the sum of a metric over its labels."""
+    text = await asyncio.to_thread(server.get, "/metrics")
+    return sum(float(value) for value in re.findall(rf"^{metric}(?:{{.*}})? (\S+)$", text, re.MULTILINE))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(("store", "port"), [("embedded", 20_200), ("cassandra", 20_320)])
+async def test_callers_do_not_notice_what_becomes_of_a_committer(store: str, port: int, tmp_path: Path) -> None:
+    """While the worker that commits half of the lanes is killed, stopped, and replaced, no call to the other one fails,
+    and whatever was acknowledged is there once, as it was told.
+    """
+    flags = ("--workers", "2", "--hand-over", *storage(store).flags)
+    with Crest(HOST, port, tmp_path / "data", *flags) as server:
+        pids = await asyncio.to_thread(server.wait_serving)
+        async with server.channel(1) as channel:
+            load = Load(channel)
+            await load.goes_on()
+            await until(lambda: counted(server, "crest_rows_handed_total"), bool)
+
+            os.kill(pids[0], signal.SIGKILL)
+            await load.goes_on()
+            pid = (await asyncio.to_thread(server.wait_logged, "a child is ready", 2, child="worker-0"))[-1]["pid"]
+            await until(lambda: counted(server, "crest_rows_handed_total"), bool)
+
+            if store == "cassandra":  # a stopped writer of a file keeps the others from it
+                os.kill(pid, signal.SIGSTOP)
+                try:
+                    await load.goes_on()
+                    assert await counted(server, "crest_rows_taken_back_total")
+                finally:
+                    os.kill(pid, signal.SIGCONT)
+                await load.goes_on()
+            await load.end()
+
+        async with server.balanced() as balanced:  # also to the one that is replaced
+            await balanced.channel_ready()
+            load_of_all = Load(balanced)
+            await load_of_all.goes_on()
+            server.signal(signal.SIGHUP)
+            await asyncio.to_thread(server.wait_logged, "a child has ended", 3, ended="STOPPED")
+            await load_of_all.goes_on()
+            await load_of_all.end()
+            made = load.made + load_of_all.made
+            stub = orders(balanced)
+            for start in range(0, len(made), 50):
+                some = made[start : start + 50]
+                answers = await asyncio.gather(*(stub.CreateOrder(request, timeout=CALL_S) for request, _ in some))
+                assert [answer.order for answer in answers] == [order for _, order in some]
+                assert all(answer.replayed for answer in answers)

@@ -1,0 +1,49 @@
+"""How many slots are paused together."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shards.rebalance.pausing import AIM_S, Pause, Together, mean_steps_ms
+
+MOST = 16
+
+
+def pause(slots: int, copied_s: float) -> Pause:
+    """A pause of so many slots, whose rest took so long to copy, and everything else long."""
+    return Pause(slots, 1.0, 1.0, copied_s, 1.0, 1.0)
+
+
+@given(st.lists(st.floats(0, 1)))
+def test_the_number_stays_within_its_bounds(copied: list[float]) -> None:
+    """However long pauses take, at least one slot is paused, and never more than allowed."""
+    together = Together(MOST)
+    for copied_s in copied:
+        together.took(pause(together.slots, copied_s))
+        assert 1 <= together.slots <= MOST
+
+
+def test_short_copying_lets_the_number_grow_and_long_copying_halves_it() -> None:
+    """As long as the rest is copied in time one slot more is paused each time; then half as many."""
+    together = Together(MOST)
+    for _ in range(MOST):
+        together.took(pause(together.slots, AIM_S / 2))
+    assert together.slots == MOST
+    together.took(pause(MOST, AIM_S * 2))
+    assert together.slots == MOST // 2
+
+
+def test_a_pause_of_fewer_slots_says_nothing_of_more() -> None:
+    """The last pause of a batch, of what was left, does not raise the number."""
+    together = Together(MOST)
+    before = together.slots
+    together.took(pause(before - 1, 0.0))
+    assert together.slots == before
+
+
+def test_the_steps_are_told_by_name_in_their_order() -> None:
+    """What pauses are spent on is the mean of each step, in milliseconds."""
+    told = mean_steps_ms([Pause(1, 0.1, 0.2, 0.3, 0.4, 0.5), Pause(1, 0.3, 0.4, 0.5, 0.6, 0.7)])
+    assert [(name, round(ms)) for name, ms in told.items()] == [
+        ("asked", 200), ("confirmed", 300), ("copied", 400), ("flipped", 500), ("known", 600),
+    ]  # fmt: skip
+    assert mean_steps_ms([]) == {}
