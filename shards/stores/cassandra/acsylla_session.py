@@ -28,9 +28,10 @@ _HEARTBEAT_S: Final = 2  # a node that hangs is noticed, and its connection drop
 _IDLE_S: Final = 6  # so many seconds without a heartbeat
 _RECONNECT_MS: Final = 500
 _NODES_MAX: Final = 64  # nodes asked one by one for administration
-_SEEN_S: Final = 0.25
-"""So long after an answer a node counts as connected, unless a call failed since. The driver counts its connections
-only together with sums over all latencies, which takes 0.3 ms: longer than binding a hundred rows."""
+_SEEN_S: Final = 0.05
+"""So long after an answer a node counts as connected, unless a call failed since: a few rounds. The driver counts its
+connections only together with sums over all latencies, which takes 0.3 ms: longer than binding a hundred rows. What is
+sent in that time to a node that has just died is of unknown outcome, so it has to be short."""
 
 _NEVER_S: Final = float("-inf")
 
