@@ -28,7 +28,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from server import logs
-from server.metrics import WORKER_RESTARTS, WORKER_STATE
+from server.metrics.catalog import WORKER_RESTARTS, WORKER_STATE
 from server.processes import (
     BEAT,
     BEAT_INTERVAL_S,

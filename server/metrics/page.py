@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from server.metrics import CATALOG
+from server.metrics.catalog import CATALOG
 
 
 def page() -> str:

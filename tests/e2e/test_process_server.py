@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from protos.orders.v1 import orders_pb2 as pb
 from server.config import settings
-from server.metrics import CALLS_REFUSED, CATALOG, ROWS_TAKEN_BACK, STORE_ERRORS, TLS_CHANGES
+from server.metrics.catalog import CALLS_REFUSED, CATALOG, ROWS_TAKEN_BACK, STORE_ERRORS, TLS_CHANGES
 from server.processes import ExitCode
 from tests.support.crest import Crest, create_request, orders
 from tests.support.deadlines import eventually

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from server.metrics import CALLERS_MAX
+from server.metrics.catalog import CALLERS_MAX
 
 SCRIPT = """
 import sys
