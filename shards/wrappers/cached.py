@@ -65,6 +65,8 @@ class CachedStore(Passing):
         for row, outcome in zip(rows, outcomes, strict=False):
             if outcome.verdict is Verdict.APPLIED:
                 (created if len(row.marks) == MARK_BYTES else moved).append(row)
+            elif outcome.present is not None:  # it may be the very row, of a first try, and acknowledged then
+                self._raise_floors((outcome.present,))
         if created:  # nothing is older than they are
             await self._cache.created(created, started)
         if moved:

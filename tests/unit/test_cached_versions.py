@@ -66,6 +66,20 @@ async def test_a_write_that_was_settled_counts() -> None:
     assert await store.read([one.key], CACHED) == [two]
 
 
+async def test_a_write_that_was_there_already_counts() -> None:
+    """A version that a refused commit has shown, as that of a row another process had stored for this one, counts too."""
+    truth, cache = MemoryStore(), Stubborn()
+    store = CachedStore(truth, cache, Notes())
+    one = new_row()
+    two = next_version(one)
+    await store.commit([one])
+    truth.apply([two])
+    assert await store.read([one.key], CACHED) == [one]
+    (outcome,) = await store.commit([two])
+    assert outcome.present == two
+    assert await store.read([one.key], CACHED) == [two]
+
+
 async def test_after_its_time_a_floor_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Versions are compared for as long as the cache remembers, and not for ever."""
     cache = Stubborn()
