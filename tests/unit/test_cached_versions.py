@@ -67,7 +67,7 @@ async def test_a_write_that_was_settled_counts() -> None:
 
 
 async def test_a_write_that_was_there_already_counts() -> None:
-    """A version that a refused commit has shown, as that of a row another process had stored for this one, counts too."""
+    """A version that a refused commit has shown, as of a row that another process had stored for this one, counts."""
     truth, cache = MemoryStore(), Stubborn()
     store = CachedStore(truth, cache, Notes())
     one = new_row()
