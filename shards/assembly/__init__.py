@@ -5,21 +5,10 @@ Nothing else names concrete stores, caches and wrappers, but for ``shards.schema
 
 from __future__ import annotations
 
+from shards.assembly.caches import open_rates
 from shards.assembly.fleets import open_fleet, open_next_home
-from shards.assembly.workers import (
-    CACHES,
-    STORES,
-    StorageRefused,
-    StorageSettings,
-    TopologyAway,
-    backup,
-    iterate_rows,
-    open_rates,
-    open_router,
-    prepare,
-    restore,
-    shard_over,
-)
+from shards.assembly.storage import CACHES, STORES, StorageRefused, StorageSettings, TopologyAway
+from shards.assembly.workers import backup, iterate_rows, open_router, prepare, restore, shard_over
 
 __all__ = [
     "CACHES",

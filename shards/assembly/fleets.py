@@ -10,7 +10,8 @@ import os
 from pathlib import Path
 from typing import Final
 
-from shards.assembly.workers import StorageRefused, StorageSettings, load_file, next_homes
+from shards.assembly.storage import StorageRefused, StorageSettings, load_file
+from shards.assembly.workers import next_homes
 from shards.contract import Copies
 from shards.facts import Facts
 from shards.homes import FollowedHome

@@ -6,14 +6,13 @@ import asyncio
 import os
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from shards.caches.layered import LayeredCache
-from shards.caches.local import LocalCache
-from shards.caches.redis_cluster import CLOCKS_DIFFER_S, Access, RedisClusterCache, RedisClusterRates
-from shards.contract import Cache, Observer, Row, SharedRates, Store, StoreError, Unavailable
+from shards.assembly.caches import open_cache
+from shards.assembly.storage import StorageRefused, StorageSettings, TopologyAway, load_file
+from shards.caches.redis_cluster import CLOCKS_DIFFER_S
+from shards.contract import Cache, Observer, Row, Store, Unavailable
 from shards.facts import Facts
 from shards.following import Follower, OpenShard
 from shards.handing.handing import Handing
@@ -22,7 +21,7 @@ from shards.lanes import Lanes
 from shards.leases.watch import has_states
 from shards.places import Places, Shard
 from shards.routing import Router
-from shards.settings import SettingsError, TopologyFile, load
+from shards.settings import TopologyFile
 from shards.stores import embedded
 from shards.stores.cassandra import CassandraFacts, CassandraStore
 from shards.stores.embedded import EmbeddedStore, datadir
@@ -35,64 +34,8 @@ from shards.wrappers.gathered import GatheredStore
 from shards.wrappers.observed import ObservedCache, ObservedStore
 from shards.wrappers.seals import Seals
 
-STORES: Final = ("embedded", "cassandra")
-"""What ``StorageSettings.store`` may be."""
-
-CACHES: Final = ("local", "redis_cluster", "none")
-"""What ``StorageSettings.cache`` may be."""
-
 _CONNECT_WAIT_S: Final = 3.0
 """How long a worker's start waits for a cluster; its shard is unavailable from then until it is there."""
-
-
-class StorageRefused(StoreError):
-    """The storage is not what the settings say. Nothing was written. The text is one line for the operator."""
-
-
-class TopologyAway(Unavailable):
-    """Where the topology is kept cannot be reached, so that nobody knows where an order lives. Try again later."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StorageSettings:
-    """Where orders are kept and how much a worker holds in memory for them. Counts are per worker process."""
-
-    data_dir: Path
-    """Directory of the embedded store."""
-    store: str = "embedded"
-    """One of ``STORES``."""
-    topology_file: str = ""
-    """Of the store ``cassandra``: the path of the TOML file that names its clusters."""
-    shards: int = 1
-    """Shards of a directory that is yet to be made."""
-    queue_rows_max: int = 4_096
-    """Writes of one shard that wait or are under way; more are refused."""
-    reads_max: int = 8_192
-    """Rows of one shard being read; more are refused."""
-    cache: str = "local"
-    """One of ``CACHES``. With ``redis_cluster`` the most used rows are remembered in the process, too."""
-    cache_rows_max: int = 50_000
-    """Orders remembered in the process; 0 for none."""
-    cache_bytes_max: int = 128 * 1024 * 1024
-    """About how many bytes they may take."""
-    cache_ttl_s: float = 5.0
-    """Age beyond which none of them is answered."""
-    redis_seeds: tuple[tuple[str, int], ...] = ()
-    """Host and port of some nodes of the Redis Cluster, for the cache of that name."""
-    redis_prefix: str = "crest:"
-    """Before every key in it: another one for each data directory or cluster that shares a Redis Cluster."""
-    redis_username: str = ""
-    """Empty: Redis' default user."""
-    redis_password_file: Path | None = None
-    """File whose first line is the password; None for no password."""
-
-    def __post_init__(self) -> None:
-        if self.store not in STORES:
-            raise ValueError(f"store {self.store!r}; there are {', '.join(STORES)}")
-        if self.cache not in CACHES:
-            raise ValueError(f"cache {self.cache!r}; there are {', '.join(CACHES)}")
-        if self.cache == "redis_cluster" and not self.redis_seeds:
-            raise ValueError("the cache redis_cluster needs redis_seeds")
 
 
 def prepare(settings: StorageSettings) -> int:
@@ -149,7 +92,7 @@ async def open_router(settings: StorageSettings, observer: Observer, handing: Ha
             topology = await topologies.load() or await _first_topology(stores, topologies)
         except Unavailable as error:
             raise TopologyAway(str(error)) from error
-        cache = await _open_cache(settings, observer)
+        cache = await open_cache(settings, observer)
         opening.push_async_callback(cache.close)
         places = Places(topology, {}, observer, {})
         follower = Follower(topologies, places, _Opener(stores, cache, settings, observer, handing), observer)
@@ -354,56 +297,3 @@ async def _open_stores(settings: StorageSettings, opening: AsyncExitStack) -> _S
 def _must_be_embedded(settings: StorageSettings) -> None:
     if settings.store != "embedded":
         raise StorageRefused(f"the store {settings.store} is backed up with its own tools: nodetool snapshot")
-
-
-def load_file(path: Path) -> TopologyFile:
-    """Reads the topology file. Raises ``StorageRefused``."""
-    try:
-        return load(path, os.environ)
-    except SettingsError as error:
-        raise StorageRefused(str(error)) from error
-
-
-async def _open_cache(settings: StorageSettings, observer: Observer) -> Cache:
-    """Returns the cache, also when what it is kept in is away. Raises ``Unavailable`` for a password not to be read."""
-    near = LocalCache(
-        rows_max=0 if settings.cache == "none" else settings.cache_rows_max,
-        bytes_max=settings.cache_bytes_max,
-        ttl_s=settings.cache_ttl_s,
-    )
-    if settings.cache != "redis_cluster":
-        return near
-    far = await RedisClusterCache.open(
-        _access(settings), observer, ttl_s=settings.cache_ttl_s, prefix=settings.redis_prefix
-    )
-    return LayeredCache(near, far, observer)
-
-
-async def open_rates(settings: StorageSettings, *, interval_us: int, burst: int) -> SharedRates | None:
-    """Returns the counts of callers that all workers share, also when they are away; None where there is no Redis.
-
-    A caller may call once in ``interval_us`` microseconds, and ``burst`` times at once. Raises ``Unavailable`` for a
-    password not to be read.
-    """
-    if not settings.redis_seeds:
-        return None
-    return await RedisClusterRates.open(
-        _access(settings), interval_us=interval_us, burst=burst, prefix=settings.redis_prefix
-    )
-
-
-def _access(settings: StorageSettings) -> Access:
-    return Access(
-        seeds=settings.redis_seeds,
-        username=settings.redis_username or None,
-        password=_first_line(settings.redis_password_file),
-    )
-
-
-def _first_line(file: Path | None) -> str | None:
-    if file is None:
-        return None
-    try:
-        return file.read_text().partition("\n")[0].strip() or None
-    except (OSError, UnicodeDecodeError) as error:
-        raise Unavailable(f"the Redis password in {file} cannot be read: {error}") from error
