@@ -132,7 +132,8 @@ class Batch:
             async with self._home.pausing():
                 if not is_wanted():
                     return
-                topology = await self._under_pause(some)
+                with self._throttle.held():
+                    topology = await self._under_pause(some)
             if topology is not None:
                 await self._gates.unpause(self._slots(some), epoch_min=topology.epoch)
                 self.state = "moved"

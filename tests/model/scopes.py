@@ -41,6 +41,8 @@ MUTANTS: Final[dict[str, Scope]] = {
     "renewals do not look at the document": _ONE,
     "lease counted from before the write": _ONE,
     "a frozen worker's clock stops": _ONE,
+    "a worker gives its word before it has acted": _ONE,
+    "a word is taken for a lease": _ONE,
     "workers count from after their renewal": Scope("renewals in parts", "c", has_split_renewals=True),
     "digests are not compared": Scope("damage", "c", damages=1),
     "copies are placed unconditionally": Scope("a late copy", "t", chain="c", damages=1),
