@@ -149,8 +149,7 @@ class Batch:
             async with self._home.pausing():
                 if not is_wanted():
                     return
-                with self._throttle.held():
-                    topology = await self._under_pause(some)
+                topology = await self._under_pause(some)
             if topology is not None:
                 await self._gates.unpause(self._slots(some), epoch_min=topology.epoch)
                 self.state = "moved"

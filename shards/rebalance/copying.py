@@ -56,8 +56,6 @@ class Copying:
 
         Hurried: without the throttle.
         """
-        if not is_hurried:
-            await self._throttle.take(0)  # asking for the versions is work, too
         chunks = list(_chunks(await self._changed(slots), CHUNK_ROWS))
 
         async def one(keys: list[Key]) -> None:

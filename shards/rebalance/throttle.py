@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from shards.rebalance.record import Options
@@ -27,10 +26,6 @@ CALM_SHARE: Final = 0.8
 
 _WAIT_S: Final = 3.0  # stopped: so long nothing is copied before it is tried again at the lowest rate
 _LONG_S: Final = 30.0  # stopped for so long: what callers feel is what they usually feel
-_HOLD_S_MAX: Final = 0.5
-"""For so long at the most copying is held back for a pause of slots; one that lasts longer has met what is frozen."""
-
-_HELD_LOOK_S: Final = 0.01
 _BURST_S: Final = 0.1  # the bucket of tokens holds so much of a second
 
 
@@ -59,7 +54,6 @@ class Throttle:
         self._waits_since: float | None = None
         self._tokens = 0.0
         self._filled_at = clock()
-        self._held_until = float("-inf")
         self.reason = "starting"
         """Why the rate is what it is; one line for the operator."""
 
@@ -89,22 +83,10 @@ class Throttle:
             self._rate = min(self._most, self._rate + max(RATE_MIN, self._rate * _STEP))
             self.reason = f"{told}: at full rate" if self._rate == self._most else f"{told}: speeding up"
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Lets nobody else copy meanwhile: callers wait for a pause of slots, and it for the same machines."""
-        self._held_until = self._clock() + _HOLD_S_MAX
-        try:
-            yield
-        finally:
-            self._held_until = float("-inf")
-
     async def take(self, rows: int) -> None:
         """Returns when so many rows may be copied."""
         while True:
             now = self._clock()
-            if now < self._held_until:
-                await asyncio.sleep(_HELD_LOOK_S)
-                continue
             rate = self.rate
             # a call may take more than a burst holds; then the bucket goes below zero, and the next one waits longer
             self._tokens = min(max(rate * _BURST_S, 1.0), self._tokens + (now - self._filled_at) * rate)

@@ -106,25 +106,3 @@ def test_rows_are_let_through_at_the_rate() -> None:
         return asyncio.get_running_loop().time() - began
 
     assert 9.0 < run(take()) < 10.5
-
-
-def test_nobody_copies_while_slots_are_paused() -> None:
-    """What is to be copied waits until a pause is over, or has lasted for too long."""
-
-    async def play() -> tuple[float, float]:
-        loop = asyncio.get_running_loop()
-        told = Throttle(Options(), loop.time)
-        began = loop.time()
-        with told.held():
-            taking = asyncio.ensure_future(told.take(1))
-            await asyncio.sleep(0.2)  # sleep: simulated, a pause
-            assert not taking.done()
-        await taking
-        short = loop.time() - began
-        with told.held():
-            await told.take(1)
-        return short, loop.time() - began - short
-
-    short, long = run(play())
-    assert 0.2 <= short < 0.25
-    assert 0.5 <= long < 0.55
