@@ -1,6 +1,7 @@
 """A real purchase history goes in through the command line and comes back intact, while processes are killed."""
 
 import asyncio
+import contextlib
 import json
 import subprocess
 import sys
@@ -83,8 +84,9 @@ def kill_a_worker(server: Crest) -> None:
         return found if len(found) > 1 else None
 
     oldest = min(eventually(serving, "two workers that serve", 120), key=lambda worker: worker.create_time())
-    oldest.kill()
-    oldest.wait(10)
+    with contextlib.suppress(psutil.NoSuchProcess):  # it was dead, and has been reaped since
+        oldest.kill()
+        oldest.wait(60)
 
 
 def load_among_deaths(server: Crest, nodes: Cluster | None, file: Path, rate: float) -> tuple[int, dict[str, Any]]:

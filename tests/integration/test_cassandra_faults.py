@@ -34,7 +34,7 @@ would be six times.
 
 PROXY_PORT: Final = 20_949
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture
