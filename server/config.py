@@ -226,6 +226,14 @@ class Config:
         10.0, "Processes", "Seconds after that for its calls to finish before they are cut.", least=0, most=3600
     )
 
+    roll_settle_s: float = _field(
+        2.0,
+        "Processes",
+        "Seconds without a change of workers before a rolling restart goes on: callers come back to a port meanwhile.",
+        least=0,
+        most=600,
+    )
+
     log_format: str = _field(
         "auto",
         "Logging",
