@@ -78,13 +78,19 @@ class DriverSession(Session):
         """Connects; the keyspace need not be there. Raises ``Unavailable``."""
         try:
             cluster = _cluster(settings)
-        except OSError as error:  # files of TLS that are not what they should be
+        except (OSError, cassandra.UnresolvableContactPoints) as error:  # files of TLS, host names
             raise Unavailable(f"{', '.join(settings.contact_points)}: {_text(error)}") from error
         try:
             session = await asyncio.to_thread(cluster.connect, wait_for_all_pools=True)
         except Exception as error:
             await asyncio.to_thread(cluster.shutdown)
             raise Unavailable(f"{', '.join(settings.contact_points)}: {_text(error)}") from error
+        centers = {host.datacenter for host in cluster.metadata.all_hosts()}
+        if settings.data_center not in centers:
+            await asyncio.to_thread(cluster.shutdown)
+            known = ", ".join(sorted(map(str, centers)))
+            where = ", ".join(settings.contact_points)
+            raise Unavailable(f"{where}: no node is in the data centre {settings.data_center}; there are {known}")
         session.default_fetch_size = None  # every select has a limit of its own
         return cls(cluster, session, settings)
 
@@ -252,4 +258,9 @@ def _translated(error: Exception) -> StoreError:
 
 
 def _text(error: Exception) -> str:
+    if isinstance(error, NoHostAvailable):  # whose own text is a tuple with a table in it
+        why = "; ".join(f"{host}: {reason}" for host, reason in error.errors.items())
+        return f"NoHostAvailable: {why or error.args[0]}"
+    if isinstance(error, cassandra.UnresolvableContactPoints):
+        return f"{type(error).__name__}: none of these names is known"
     return f"{type(error).__name__}: {error}"
