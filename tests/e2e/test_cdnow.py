@@ -83,7 +83,7 @@ def kill_a_worker(server: Crest) -> None:
         found = [child for child in server.children() if child.pid in ready and is_worker(child)]
         return found if len(found) > 1 else None
 
-    oldest = min(eventually(serving, "two workers that serve", 120), key=lambda worker: worker.create_time())
+    oldest = min(eventually(serving, "two workers that serve", 240), key=lambda worker: worker.create_time())
     with contextlib.suppress(psutil.NoSuchProcess):  # it was dead, and has been reaped since
         oldest.kill()
         oldest.wait(60)

@@ -33,7 +33,7 @@ Start = Callable[..., Crest]
 
 async def logged(server: Crest, event: str, count: int = 1, **fields: object) -> None:
     """Waits for lines in the log while the event loop goes on."""
-    await asyncio.to_thread(server.wait_logged, event, count, 60, **fields)
+    await asyncio.to_thread(server.wait_logged, event, count, 120, **fields)
 
 
 @pytest.fixture(params=["native", "grpcio"])

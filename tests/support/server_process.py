@@ -118,7 +118,7 @@ class ServerProcess:
         """The lines so far whose event begins so."""
         return [line for line in list(self.lines) if str(line.get("event", "")).startswith(beginning)]
 
-    def wait_logged(self, event: str, count: int = 1, timeout_s: float = 60.0, **fields: object) -> list[Line]:
+    def wait_logged(self, event: str, count: int = 1, timeout_s: float = 120.0, **fields: object) -> list[Line]:
         """Returns such lines as soon as there are ``count``; fails when the server ends without them."""
 
         def probe() -> list[Line] | None:
@@ -142,7 +142,7 @@ class ServerProcess:
         assert isinstance(pid, int)
         return pid
 
-    def wait_exit(self, timeout_s: float = 60.0) -> int:
+    def wait_exit(self, timeout_s: float = 120.0) -> int:
         """Returns the exit code, or minus the signal, when the supervisor has ended and its log is read."""
         self.children()
         code = self._process.wait(timeout_s)
@@ -152,7 +152,7 @@ class ServerProcess:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs; one that is dead and not yet reaped does not."""
+    """Whether a process runs; one that is dead and not yet reaped does not, once all its threads have ended."""
     try:
         return _runs(psutil.Process(pid))
     except psutil.NoSuchProcess:
@@ -165,6 +165,7 @@ def _running(family: Iterable[psutil.Process]) -> list[psutil.Process]:
 
 def _runs(process: psutil.Process) -> bool:
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        # the first thread may be gone while another one still holds ports and files
+        return process.is_running() and (process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1)
     except psutil.NoSuchProcess:  # reaped between the two questions
         return False
