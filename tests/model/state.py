@@ -178,6 +178,8 @@ class Scope:
     damages: int = 0
     has_split_renewals: bool = False
     """Renewals are sent, land and are answered one by one, and any of that may be lost; else in one step."""
+    has_words: bool = True
+    """Workers give their word beside their leases."""
     chain: str = ""
     """The order before all begins."""
     first_step: str = "copy"

@@ -21,8 +21,9 @@ def steps(state: State, scope: Scope, mutants: Collection[str]) -> Iterator[Step
         for shard in (0, 1):
             for what, after in renew(state, number, worker, shard, mutants):
                 yield f"{name} {what}", after
-            for what, after in _tell(state, number, worker, shard, mutants):
-                yield f"{name} {what}", after
+            if scope.has_words:
+                for what, after in _tell(state, number, worker, shard, mutants):
+                    yield f"{name} {what}", after
         for what, after in _serve(state, number, worker, mutants):
             yield f"{name} {what}", after
 
