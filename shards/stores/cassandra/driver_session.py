@@ -32,7 +32,12 @@ _WRITE_PROFILE: Final = "write"
 _READ_PROFILE: Final = "read"
 _SERIAL_PROFILE: Final = "serial"
 _ONE_PROFILE: Final = "one"
+_ADMIN_PROFILE: Final = "administration"
 _PROFILE_OF: Final = {Kind.READ: _READ_PROFILE, Kind.SERIAL_READ: _SERIAL_PROFILE, Kind.WRITE: _WRITE_PROFILE}
+_ADMIN_TIMEOUT_S: Final = 60.0
+"""Of a schema change, at least: a node that has just started, or a busy one, takes seconds where a write takes
+milliseconds, and what is given up here an operator has to look after. A node that hangs ends it by its heartbeat."""
+
 _RECONNECT_S: Final = 0.5
 _HEARTBEAT_S: Final = 2
 _HEARTBEAT_TIMEOUT_S: Final = 4
@@ -135,7 +140,7 @@ class DriverSession(Session):
 
     async def run(self, cql: str, values: Values = ()) -> Sequence[tuple[Value, ...]]:
         """Executes a text at quorum, for administration: schema changes, and reads of system tables."""
-        return (await self._run(SimpleStatement(cql), _WRITE_PROFILE, values or None)).rows
+        return (await self._run(SimpleStatement(cql), _ADMIN_PROFILE, values or None)).rows
 
     async def ask_nodes(self, cql: str) -> Sequence[Node]:
         """See ``Session.ask_nodes``."""
@@ -206,13 +211,13 @@ def _cluster(settings: CassandraSettings) -> Cluster:
     # one coordinator a partition, the first live replica: rounds of Paxos that meet there wait for each other
     balancing = TokenAwarePolicy(DCAwareRoundRobinPolicy(settings.data_center), shuffle_replicas=False)
 
-    def profile(level: int, retry: RetryPolicy, delay_s: float = 0) -> ExecutionProfile:
+    def profile(level: int, retry: RetryPolicy, delay_s: float = 0, timeout_s: float = 0) -> ExecutionProfile:
         return ExecutionProfile(
             load_balancing_policy=balancing,
             retry_policy=retry,
             consistency_level=level,
             serial_consistency_level=serial,
-            request_timeout=settings.request_timeout_s,
+            request_timeout=max(timeout_s, settings.request_timeout_s),
             row_factory=_Answer,
             speculative_execution_policy=ConstantSpeculativeExecutionPolicy(delay_s, 1) if delay_s else None,
         )
@@ -228,6 +233,7 @@ def _cluster(settings: CassandraSettings) -> Cluster:
         protocol_version=cassandra.ProtocolVersion.V5,
         compression=False,
         connect_timeout=min(2.0, settings.request_timeout_s),
+        control_connection_timeout=settings.request_timeout_s,  # reads of the driver's own, as it connects
         reconnection_policy=ConstantReconnectionPolicy(_RECONNECT_S, max_attempts=None),
         idle_heartbeat_interval=_HEARTBEAT_S,
         idle_heartbeat_timeout=_HEARTBEAT_TIMEOUT_S,
@@ -237,6 +243,7 @@ def _cluster(settings: CassandraSettings) -> Cluster:
             _SERIAL_PROFILE: profile(serial, FallthroughRetryPolicy()),
             _READ_PROFILE: profile(consistency, RetryPolicy(), settings.speculative_delay_s),
             _ONE_PROFILE: profile(cassandra.ConsistencyLevel.ONE, FallthroughRetryPolicy()),
+            _ADMIN_PROFILE: profile(consistency, FallthroughRetryPolicy(), timeout_s=_ADMIN_TIMEOUT_S),
         },
         **security,
     )
