@@ -383,6 +383,8 @@ def _check_together(config: Config) -> None:
         raise ConfigError(f"{taken}: the last port there is is {PORT_MAX}")
     if config.port <= config.metrics_port <= last:
         raise ConfigError(f"{taken}: metrics_port = {config.metrics_port} must be another one")
+    if config.store == "cassandra" and not config.topology_file:
+        raise ConfigError("store = cassandra: say with topology_file where its shards are (docs/topology-file.md)")
     if not config.redis_addresses() and config.cache == "redis_cluster":
         raise ConfigError("cache = redis_cluster: say with redis_seeds where its nodes are, as host:port,host:port")
     if set(config.redis_prefix) & set("{}"):

@@ -79,7 +79,7 @@ class LeaseObserver(Protocol):
     """Told how the lease fares. Must be quick and never raise."""
 
     def lease_age(self, shard: int, seconds: float) -> None:
-        """So long ago the last renewal that succeeded was sent; told about once a second."""
+        """So long ago the last renewal that succeeded was sent; told about once a second, and 0 at the end."""
 
     def lease_lost(self, shard: int) -> None:
         """The lease has run out: nothing of the shard is answered until it is there again."""
@@ -153,6 +153,7 @@ class Keeper:
         await asyncio.gather(*tasks, return_exceptions=True)
         if not tasks:
             return
+        self._observer.lease_age(self._shard, 0)
         with suppress(StoreError, TimeoutError):
             async with asyncio.timeout(_LEAVE_S):
                 if self._calls:

@@ -23,10 +23,10 @@ CONFIG = Config(
     metrics_port=20190,
     workers=2,
     log_format="json",
-    stall_timeout_s=3.0,
+    stall_timeout_s=60.0,  # a child that gets no processor for a while has not stalled
     boot_timeout_s=60.0,
     drain_wait_s=0.0,
-    drain_grace_s=5.0,
+    drain_grace_s=30.0,
     roll_settle_s=0.0,
 )
 
@@ -137,7 +137,7 @@ def test_stalled_worker_is_aborted_and_killed(start: Start, behaviour: Path, sen
     """A worker that goes silent is aborted, killed when that does not help, and replaced."""
     if sent is None:
         (behaviour / "worker-0").write_text("stall")
-    with start() as server:
+    with start(stall_timeout_s=3.0) as server:
         stalled = server.wait_ready("worker-0")
         (behaviour / "worker-0").unlink(missing_ok=True)
         if sent is not None:

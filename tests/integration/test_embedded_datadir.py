@@ -195,7 +195,7 @@ def test_strangers_are_not_touched(tmp_path: Path) -> None:
 def test_file_in_place_of_a_directory_is_told(tmp_path: Path) -> None:
     """A data directory that is a file is refused in one line."""
     (tmp_path / "data").write_text("")
-    with pytest.raises(DataDirError, match="File exists"):
+    with pytest.raises(DataDirError, match="is a file and no directory"):
         prepare(tmp_path / "data", SHARDS)
 
 

@@ -98,7 +98,16 @@ async def _follow(
                 fleet, running, told, _REFRESH_S, lambda s: live.update(show.situation(s, messages.last), refresh=True)
             )
         return
-    await _refresh(fleet, running, told, _LINE_S, lambda situation: session.out.print(show.line(situation)))
+    last = ""
+
+    def print_new(situation: Situation) -> None:
+        nonlocal last
+        line = show.line(situation)
+        if line != last:
+            session.out.print(line)
+        last = line
+
+    await _refresh(fleet, running, told, _LINE_S, print_new)
 
 
 async def _refresh(

@@ -77,9 +77,9 @@ def restore(source: Path, data_dir: Path) -> int:
     files = _verify(source)
     lock = take(data_dir)
     try:
-        refuse_strangers(data_dir)
         if control_path(data_dir).exists():
             raise DataDirError(f"{data_dir}: not empty; a backup is restored into an empty directory only")
+        refuse_strangers(data_dir)
         control = control_path(data_dir)
         for file in files:
             copied = data_dir / (file["name"] + _PARTIAL)
