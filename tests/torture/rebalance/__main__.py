@@ -62,12 +62,13 @@ def run(
             spec = cluster_spec(host, shards=SHARDS, replicas=1, redis=False)
             cluster = closing.enter_context(Cluster(spec, scratch / "cluster", dies_with_parent=True))
             where = Where("cassandra", cluster.state.path / TOPOLOGY_FILE)
-            _name_another(cluster, where.path)
-            command = [sys.executable, "-m", "shards.schema", "apply", "--topology-file", str(where.path)]
-            subprocess.run(command, cwd=ROOT, check=True, timeout=300, stdout=subprocess.DEVNULL)
+            _apply_schema(where.path)
             flags = ["--config", str(cluster.state.path / SERVER_SETTINGS), "--cache", "local", *common]
         crest = closing.enter_context(Crest(host, port, scratch / "data", *flags))
         crest.wait_serving(WORKERS)
+        if cluster is not None:
+            _name_another(cluster, where.path)  # not before there is a topology: it would begin with all that are named
+            _apply_schema(where.path)
         is_grown = any(words in THERE_AND_BACK for words in wanted)
         results = asyncio.run(_all(cases, Place(where, crest, cluster, 0, 0), chosen, keep, is_grown=is_grown))
     broken = [row.case for row in results if not row.passed or (row.case in GROWTH and row.refused_or_late)]
@@ -86,6 +87,11 @@ def _name_another(cluster: Cluster, file: Path) -> None:
     points = json.dumps(list(cluster.spec.contact_points(0)))
     shard = f'\n[[shards]]\nid = {SHARDS}\nkeyspace = "crest_another"\ncontact_points = {points}\n'
     file.write_text(file.read_text(encoding="utf-8") + shard, encoding="utf-8")
+
+
+def _apply_schema(file: Path) -> None:
+    command = [sys.executable, "-m", "shards.schema", "apply", "--topology-file", str(file)]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=300, stdout=subprocess.DEVNULL)
 
 
 def _keep(file: Path, result: Result) -> None:
