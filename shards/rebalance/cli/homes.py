@@ -10,12 +10,15 @@ from shards.rebalance.cli.session import ACTING, Session, register, typer_of
 
 app: Final = typer_of("Move the place where the topology is kept, while everything is served.")
 
+_NAME_IT: Final = "Name it as [topology] in every topology file now, in place of [topology.next] and of what was there."
+
 
 async def plan(session: Session) -> None:
     """Show where the topology is to be moved, and whether it may be; change nothing."""
     async with session.fleet() as fleet, session.next_home() as new:
         made = await home_move.plan(fleet, new)
-    session.print(show.home(made, "Nothing was changed. `" + show.COMMAND + " home move` does it."), forms.home(made))
+    rest = _NAME_IT if made.is_moved else f"`{show.COMMAND} home move` does it."
+    session.print(show.home(made, f"Nothing was changed. {rest}"), forms.home(made))
 
 
 async def move(session: Session) -> None:
@@ -33,8 +36,7 @@ async def move(session: Session) -> None:
         return
     async with session.fleet() as fleet, session.next_home() as new:
         made = await home_move.move(fleet, new, session.actor, tell=tell)
-    rest = "Name it as [topology] in every topology file now, in place of [topology.next] and of what was there."
-    session.print(show.home(made, rest), forms.home(made))
+    session.print(show.home(made, _NAME_IT), forms.home(made))
 
 
 register(app, "plan", plan)
