@@ -15,10 +15,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Final, NamedTuple, Protocol
 
-from server.admission.limit import GradientLimit, Track
-
-WINDOW_S: Final = 0.1
-"""How often the limit and the rate are looked at."""
+from server.admission.limit import WINDOW_S, GradientLimit, Track
 
 WINDOW_DONE_MIN: Final = 10
 """Units done that a window needs before it ends, unless ten times its length has passed: fewer say little."""
@@ -280,7 +277,7 @@ class Gate:
             self._rate += _RATE_GAIN * (rate - self._rate)
         elif rate > self._rate:
             self._rate = rate if self._rate else 0.0
-        self.limit.close_window(self._peak, self._left_s / self._came if self._came else 0.0)
+        self.limit.close_window(self._peak, self._left_s / self._came if self._came else 0.0, length_s)
         self._left_s, self._came = 0.0, 0
         self._window_from, self._done, self._peak = now, 0, self.in_flight
         self._was_full = self.waiting > 0

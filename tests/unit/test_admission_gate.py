@@ -257,6 +257,10 @@ class GroupWorker(Worker):
         if not self._round:
             self._start()
 
+    def pause(self, seconds: float) -> None:
+        """The store stands still: the round under way takes so much longer."""
+        self._round_end += seconds
+
     def _start(self) -> None:
         self._round, self._gathered = self._gathered[: self.ROUND_MAX], self._gathered[self.ROUND_MAX :]
         self._round_end = self._now + self.round_s + self.call_s * len(self._round)
@@ -317,6 +321,28 @@ def test_rounds_that_take_longer_under_load_stay_large() -> None:
     best = 10 * worker.ROUND_MAX / (worker.round_s + worker.ROUND_MAX * worker.call_s)
     assert sum(worker.served.values()) >= 0.65 * best
     assert worker.late <= 0.02 * best
+    assert worker.refused[CRITICAL] <= 0.005 * worker.served[CRITICAL]
+
+
+def test_pauses_of_the_store_do_not_wear_the_limit_down() -> None:
+    """A round that takes long now and then costs what is in it, and not the size of all rounds that follow."""
+    worker = GroupWorker(round_s=0.08, call_s=0.0002)
+    chance = random.Random(11)
+    worker.load(3.0, {NORMAL: 300.0}, chance)
+    worker.round_s, worker.call_s = 1.5 * worker.round_s, 1.5 * worker.call_s
+    beyond = {CRITICAL: 50.0, NORMAL: 9_000.0}
+    worker.load(5.0, beyond, chance)
+    worker.served.clear()
+    worker.refused.clear()
+    lowest = worker.limit.limit
+    for second in range(5, 25):
+        if second % 2:
+            worker.pause(0.4)
+        worker.load(second + 1.0, beyond, chance)
+        lowest = min(lowest, worker.limit.limit)
+    best = 20 * worker.ROUND_MAX / (worker.round_s + worker.ROUND_MAX * worker.call_s)
+    assert lowest >= 350
+    assert sum(worker.served.values()) >= 0.55 * best
     assert worker.refused[CRITICAL] <= 0.005 * worker.served[CRITICAL]
 
 
