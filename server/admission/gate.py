@@ -37,6 +37,10 @@ RATED_WINDOWS: Final = 6
 """Windows with a line in them before their rate counts. What the first calls of a worker take, or those that a store's
 pause held up, says nothing of its capacity, and a burst that is over in a second is served rather than refused."""
 
+RESERVE_SHIFT: Final = 3
+"""Critical calls may be served beyond the limit, by an eighth of it: they begin at once where others wait for a place.
+Places become free when a round of commits ends, so whoever waits for one loses a round, and then waits for his own."""
+
 _RATE_GAIN: Final = 0.3
 _LATE_DECAY: Final = 0.98
 _LATE_DECAY_S: Final = 0.02
@@ -145,7 +149,12 @@ class Gate:
         left_s = deadline - now
         self._came += 1
         self._left_s += min(WAIT_S_MAX, left_s)
-        if self.in_flight < self.limit.limit and not self.waiting:
+        limit = self.limit.limit
+        if priority:
+            has_place = self.in_flight < limit and not self.waiting
+        else:
+            has_place = self.in_flight < limit + (limit >> RESERVE_SHIFT) and not self._units[0]
+        if has_place:
             if left_s > track.base_s:
                 self.in_flight += units
                 self._peak = max(self._peak, self.in_flight)
@@ -220,10 +229,12 @@ class Gate:
         return Standing(self.limit.limit, self.in_flight, waiting)
 
     def _begin_next(self, now: float) -> None:
+        limit = self.limit.limit
         for priority, line in enumerate(self._lines):
+            places = limit if priority else limit + (limit >> RESERVE_SHIFT)
             while line:
-                if self.in_flight >= self.limit.limit:
-                    return
+                if self.in_flight >= places:
+                    break
                 waiter = line.popleft()
                 self._units[priority] -= waiter.units
                 self.waiting -= waiter.units

@@ -88,6 +88,23 @@ def test_who_waits_begins_by_priority_and_then_in_order() -> None:
     assert desk.gate.waiting == 0
 
 
+def test_critical_calls_have_places_of_their_own() -> None:
+    """When all places are taken and others wait, so many critical calls begin at once, and no more than those."""
+    desk = Desk(floor=64)
+    served = [desk.come(NORMAL) for _ in range(64)]
+    waiting = [desk.come(NORMAL) for _ in range(4)]
+    critical = [desk.come(CRITICAL) for _ in range(10)]
+    assert [call.began is not None for call in critical] == [True] * 8 + [False] * 2
+    assert all(call.began is None for call in waiting)
+    desk.end(served.pop(), 0.1)
+    assert [call.began is not None for call in critical] == [True] * 9 + [False]
+    for call in [*served[:9], *critical[:8]]:
+        desk.end(call, 0.2)
+    assert critical[9].began is not None
+    assert all(call.began is not None for call in waiting)
+    assert desk.gate.in_flight <= 64
+
+
 def test_a_call_that_cannot_be_done_in_time_is_not_begun() -> None:
     """What would not be done by its deadline is refused when it comes, or at the latest when its turn comes."""
     desk = Desk()
