@@ -5,7 +5,8 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
-from collections import Counter
+import statistics
+from collections import Counter, defaultdict
 from collections.abc import Callable
 
 import pytest
@@ -202,6 +203,7 @@ class Worker:
         self.refused: dict[Priority, int] = Counter()
         self.late = 0
         self.done_at: list[float] = []
+        self.took_s: dict[Priority, list[float]] = defaultdict(list)
         self._ends: list[tuple[float, int, Call, float]] = []
         self._number = itertools.count()
         self._free_at = 0.0
@@ -242,6 +244,7 @@ class Worker:
         self._sweep()
 
     def _end(self, call: Call, began: float) -> None:
+        self.took_s[Priority(call.priority)].append(self._now - call.came)
         if self._now > call.deadline:
             self.late += 1
         else:
@@ -361,6 +364,19 @@ def test_pauses_of_the_store_do_not_wear_the_limit_down() -> None:
     assert lowest >= 350
     assert sum(worker.served.values()) >= 0.55 * best
     assert worker.refused[CRITICAL] <= 0.005 * worker.served[CRITICAL]
+
+
+def test_critical_calls_lose_no_round_waiting_for_a_place() -> None:
+    """Critical calls wait for the round under way and are in the next one; others wait for a place as well."""
+    worker = GroupWorker(round_s=0.12, call_s=0.0003)
+    chance = random.Random(13)
+    worker.load(3.0, {NORMAL: 300.0}, chance)
+    worker.load(5.0, {CRITICAL: 50.0, NORMAL: 9_000.0}, chance)
+    worker.took_s.clear()
+    worker.load(15.0, {CRITICAL: 50.0, NORMAL: 9_000.0}, chance)
+    round_s = worker.round_s + worker.ROUND_MAX * worker.call_s
+    assert statistics.mean(worker.took_s[CRITICAL]) < 2 * round_s
+    assert statistics.mean(worker.took_s[NORMAL]) > 2 * round_s
 
 
 def test_it_recovers_after_a_burst() -> None:
