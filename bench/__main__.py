@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import grpc
+import msgspec
 import typer
 from rich.console import Console
 
@@ -94,7 +95,12 @@ def report(
     markdown: Annotated[bool, typer.Option(help="Print a table for a document instead, and nothing else.")] = False,
 ) -> None:
     """Print the table of a run again, and write its page again."""
-    results, facts = keeping.read(folder / keeping.SUMMARY)
+    try:
+        results, facts = keeping.read(folder / keeping.SUMMARY)
+    except (OSError, KeyError, msgspec.DecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else f"not what a run writes: {error}"
+        _out.print(f"{folder / keeping.SUMMARY}: {why}", style="red", markup=False)
+        raise typer.Exit(1) from error
     if markdown:
         print(table.markdown(results, facts))
         return
@@ -131,11 +137,18 @@ def run_ghz(
             operator.wait(pause_s)
         calls = operator.run(address, wanted, context.args, report)
     except (InstallError, ghz.GhzError, grpc.RpcError, ValueError) as error:
-        _out.print(str(error), style="red", markup=False)
+        # who prepares orders tells of the first call that failed
+        text = f"{address}: {error.code().name}: {error.details()}" if isinstance(error, grpc.Call) else str(error)
+        _out.print(text, style="red", markup=False)
         raise typer.Exit(1) from error
-    found = campaign.Kept(method, f"{method} at {address}", seconds, operator.outcome(calls, wanted, address))
+    outcome = operator.outcome(calls, wanted, address)
+    if not outcome.rows:
+        _out.print("; ".join(outcome.findings), style="red", markup=False)
+        raise typer.Exit(1)
+    heading = f"{method} at {address}"
+    found = campaign.Kept(method, heading, seconds, outcome)
     table.show([found], machine.facts(RESULTS), _out)
-    written = page.write([found], machine.facts(RESULTS), report.with_suffix(".html"), f"{method} at {address}")
+    written = page.write([found], machine.facts(RESULTS), report.with_suffix(".html"), heading, report.name)
     _out.print(f"written: {written.relative_to(ROOT)}")
 
 

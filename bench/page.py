@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from bench import charts
 from bench.campaign import Kept
+from bench.keeping import SUMMARY
 from bench.parts import Chart, Row
 from bench.rounds import work_s
 from bench.summary import Range
@@ -22,15 +23,17 @@ HEADING: Final = "Crest: what an order costs"
 _REACHED: Final = {True: "reached", False: "missed", None: "open"}
 
 
-def write(results: Sequence[Kept], facts: Mapping[str, object], path: Path, heading: str = HEADING) -> Path:
-    """Writes the page, whole or not at all, and returns its path."""
+def write(
+    results: Sequence[Kept], facts: Mapping[str, object], path: Path, heading: str = HEADING, figures: str = SUMMARY
+) -> Path:
+    """Writes the page, whole or not at all, and returns its path. ``figures``: the file beside it that has them all."""
     draft = path.with_suffix(".part")
-    draft.write_text(render(results, facts, heading), encoding="utf-8")
+    draft.write_text(render(results, facts, heading, figures), encoding="utf-8")
     draft.replace(path)
     return path
 
 
-def render(results: Sequence[Kept], facts: Mapping[str, object], heading: str = HEADING) -> str:
+def render(results: Sequence[Kept], facts: Mapping[str, object], heading: str = HEADING, figures: str = SUMMARY) -> str:
     """Returns the page. Everything that was measured or named is escaped."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -48,6 +51,7 @@ def render(results: Sequence[Kept], facts: Mapping[str, object], heading: str = 
         judged=len(judged),
         failed=[result for result in results if result.failure],
         caveat=CAVEAT,
+        figures=figures,
     )
 
 
@@ -61,7 +65,8 @@ def _span(value: Range | None, form: str) -> str:
         return ""
     if value.least == value.most:
         return f"{value.median:{form}}"
-    return f"{value.median:{form}} ({value.least:{form}}\N{EN DASH}{value.most:{form}})"
+    between = f"({value.least:{form}}\N{EN DASH}{value.most:{form}})"
+    return Markup('{} <span class="range">{}</span>').format(f"{value.median:{form}}", between)
 
 
 def _cost(row: Row) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -21,8 +22,8 @@ from bench.installed import ROOT
 from bench.peers import building, placed
 from protos.orders.v1 import orders_pb2
 
-READY_TIMEOUT_S: Final = 30.0
-STOP_TIMEOUT_S: Final = 20.0
+READY_TIMEOUT_S: Final = 90.0
+STOP_TIMEOUT_S: Final = 60.0
 BACKUP_TIMEOUT_S: Final = 300.0
 _LOG_LINES: Final = 15
 
@@ -106,8 +107,11 @@ class Subject:
             except psutil.TimeoutExpired:
                 root.kill()
                 root.wait()
-        for process in psutil.wait_procs(trees, timeout=2)[1]:
-            process.kill()
+        left = psutil.wait_procs(trees, timeout=2)[1]
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has left since
+                process.kill()
+        psutil.wait_procs(left, timeout=STOP_TIMEOUT_S)
         self._processes.clear()
 
     def _check_alive(self) -> None:

@@ -165,6 +165,8 @@ class Fleet:
         self._discover = discover
         self._link: Link | None = None
         self._old: set[Link] = set()
+        self._missed = ""
+        """Where no worker answered when it was tried last."""
         self._opening = asyncio.Lock()
         self._moving = asyncio.Lock()
         self._discovered = asyncio.Event()
@@ -264,8 +266,10 @@ class Fleet:
                 with link.used():
                     stream = link.topology.WatchTopology(topology_pb2.WatchTopologyRequest(), metadata=self._metadata)
                     async for answer in stream:
+                        if not await self._adopt(answer.topology):
+                            stream.cancel()  # asked again by and by: those workers may only be slow to start
+                            break
                         failures = 0
-                        await self._adopt(answer.topology)
                 failures += 1  # a worker that drains ends the stream
             except grpc.aio.AioRpcError as error:
                 failures += 1
@@ -276,9 +280,10 @@ class Fleet:
                     temporary.retire()
             await asyncio.sleep(_jittered_s(failures))
 
-    async def _adopt(self, topology: topology_pb2.Topology) -> None:
+    async def _adopt(self, topology: topology_pb2.Topology) -> bool:
         """Moves to a new channel when the workers' addresses are not those of the present one.
 
+        False when no worker can be reached at them now, and the present channel goes on.
         Their states do not matter here: health checking sees those sooner, and a replaced worker keeps its address.
         """
         present = self._link
@@ -286,9 +291,7 @@ class Fleet:
         self.placing.adopt(topology.slot_shards)
         workers = tuple(worker.address for worker in topology.workers if worker.address)
         addresses = subset(workers, self._number) or self.seeds
-        if set(addresses) == set(present.addresses):
-            return
-        await self._move(addresses)
+        return set(addresses) == set(present.addresses) or await self._move(addresses)
 
     async def _to(self, addresses: Sequence[str]) -> Link:
         return Link(addresses, await endpoints.resolve(addresses), self._policy, self._credentials)
@@ -305,10 +308,12 @@ class Fleet:
                 log.warning("staying with %s: the advertised workers cannot be resolved: %s", present.target, error)
                 return False
             if not await successor.ready(READY_TIMEOUT_S):
-                log.warning("staying with %s: no worker answers at %s", present.target, successor.target)
+                level = logging.DEBUG if successor.target == self._missed else logging.WARNING  # tried again and again
+                log.log(level, "staying with %s: no worker answers at %s", present.target, successor.target)
+                self._missed = successor.target
                 await successor.close()
                 return False
-            self._link = successor
+            self._link, self._missed = successor, ""
             self._old = {link for link in self._old if link.calls} | {present}
             present.retire()
             log.info("balancing over %s", successor.target)

@@ -247,7 +247,7 @@ class Gatherer(Generic[RequestT, AnswerT]):
             self._quit(waiting)
 
     def _quit(self, waiting: Waiting[RequestT, AnswerT]) -> None:
-        flight = waiting.flight
+        flight, waiting.flight = waiting.flight, None  # once: its time may be up in the turn in which it is cancelled
         if flight is not None:
             flight.aboard -= 1
             if not flight.aboard and flight.task is not None:

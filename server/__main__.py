@@ -156,7 +156,7 @@ def _refusing() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains on its way out
         raise typer.Exit(ExitCode.DEFECT) from None
     except OSError as error:
-        _refuse(error, ExitCode.USAGE)
+        _refuse(f"{error.filename}: {error.strerror}" if error.filename else error, ExitCode.USAGE)
 
 
 def _load_beside(context: typer.Context, config: Path | None, flags: Mapping[str, object]) -> Config:
@@ -187,7 +187,7 @@ def _load(config: Path | None, flags: Mapping[str, object]) -> Config:
         _refuse(error, ExitCode.USAGE)
 
 
-def _refuse(error: Exception, code: ExitCode) -> NoReturn:
+def _refuse(error: Exception | str, code: ExitCode) -> NoReturn:
     typer.echo(f"error: {error}", err=True)
     raise typer.Exit(code)
 

@@ -226,6 +226,14 @@ class Config:
         10.0, "Processes", "Seconds after that for its calls to finish before they are cut.", least=0, most=3600
     )
 
+    roll_settle_s: float = _field(
+        2.0,
+        "Processes",
+        "Seconds without a change of workers before a rolling restart goes on: callers come back to a port meanwhile.",
+        least=0,
+        most=600,
+    )
+
     log_format: str = _field(
         "auto",
         "Logging",
@@ -375,6 +383,8 @@ def _check_together(config: Config) -> None:
         raise ConfigError(f"{taken}: the last port there is is {PORT_MAX}")
     if config.port <= config.metrics_port <= last:
         raise ConfigError(f"{taken}: metrics_port = {config.metrics_port} must be another one")
+    if config.store == "cassandra" and not config.topology_file:
+        raise ConfigError("store = cassandra: say with topology_file where its shards are (docs/topology-file.md)")
     if not config.redis_addresses() and config.cache == "redis_cluster":
         raise ConfigError("cache = redis_cluster: say with redis_seeds where its nodes are, as host:port,host:port")
     if set(config.redis_prefix) & set("{}"):

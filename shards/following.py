@@ -78,6 +78,7 @@ class Follower:
         self._changing: dict[int, asyncio.Task[None]] = {}  # shards being opened or closed
         self._active: set[int] = set()
         self._paused: set[int] = set()
+        self._is_closing = False
         self._hurry = asyncio.Event()
         self._loading = asyncio.Lock()
         self._polling: asyncio.Task[None] | None = None
@@ -130,6 +131,7 @@ class Follower:
 
     async def close(self) -> None:
         """Lets the lanes finish, gives the leases back, and closes every shard. Idempotent."""
+        self._is_closing = True
         tasks = [*self._changing.values(), *([self._polling] if self._polling else [])]
         for task in tasks:
             task.cancel()
@@ -162,14 +164,18 @@ class Follower:
 
     def _take(self, topology: Topology) -> None:
         self._places.adopt(topology)
-        wanted = {info.id for info in topology.shards}
+        self._open_and_close()
+        for member in self._members.values():
+            member.keeper.epoch_changed()
+        _log.debug("topology", extra={"epoch": topology.epoch})  # a rebalance makes hundreds
+
+    def _open_and_close(self) -> None:
+        """Begins to open the shards that the topology names, and to close those that it does not."""
+        wanted = {info.id for info in self._places.topology.shards}
         for number in wanted - set(self._members) - set(self._changing):
             self._change(number, self._reopen(number))
         for number in set(self._members) - wanted - set(self._changing):
             self._change(number, self._dismiss(number))
-        for member in self._members.values():
-            member.keeper.epoch_changed()
-        _log.info("topology", extra={"epoch": topology.epoch})
 
     def _change(self, number: int, change: Awaitable[None]) -> None:
         task = asyncio.ensure_future(change)
@@ -177,8 +183,12 @@ class Follower:
 
         def changed(_: asyncio.Task[None]) -> None:
             self._changing.pop(number, None)
-            if not task.cancelled() and (error := task.exception()) is not None:
+            if task.cancelled():
+                return
+            if (error := task.exception()) is not None:
                 _log.error("shard %d: %r", number, error)
+            elif not self._is_closing:
+                self._open_and_close()  # the topology may have changed its mind meanwhile
 
         task.add_done_callback(changed)
 
@@ -216,3 +226,4 @@ class Follower:
         await member.keeper.leave()
         await member.open.close()
         self._members.pop(number, None)
+        self.hurry(number, is_active=False, is_paused=False)

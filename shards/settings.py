@@ -195,8 +195,6 @@ def _cluster(table: Mapping[str, object], where: str, environ: Mapping[str, str]
 def _credentials(
     table: Mapping[str, object], where: str, environ: Mapping[str, str], folder: Path
 ) -> Credentials | None:
-    if "password" in table:
-        raise SettingsError(f"{where}.password: not in this file; name it by password_env or password_file")
     if "username" not in table:
         for key in ("password_env", "password_file"):
             if key in table:
@@ -320,6 +318,8 @@ def _one_of(allowed: tuple[str, ...]) -> Callable[[object, str], object]:
 
 def _refuse_unknown(table: Mapping[str, object], known: tuple[str, ...], where: str) -> None:
     for key in table:
+        if key == "password":
+            raise SettingsError(f"{where}.password: not in this file; name it by password_env or password_file")
         if key not in known:
             raise SettingsError(f"{where}: unknown key {key!r}; known are {', '.join(known)}")
 
@@ -341,4 +341,4 @@ _PLAIN: Final[Mapping[str, Callable[[object, str], object]]] = {
 }
 """How each key without a partner is checked."""
 
-_KEYS: Final = (*_PLAIN, "replication", "username", "password_env", "password_file", "password", "tls")
+_KEYS: Final = (*_PLAIN, "replication", "username", "password_env", "password_file", "tls")

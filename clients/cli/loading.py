@@ -109,9 +109,10 @@ def _loaded_before(session: Session, journal: Journal) -> ExitCode:
     else:
         name, endpoint = journal.header["file"], journal.header["endpoint"]
         rejected = complete.get("rejected_rows", 0)
+        rows = "row" if rejected == 1 else "rows"
         session.out.print(
             f"[green]✓[/] [bold]{name}[/] was loaded before, into {endpoint}: {complete.get('loaded', 0):,} orders"
-            f"{f', and [yellow]{rejected:,} rows rejected[/]' if rejected else ''}\n"
+            f"{f', and [yellow]{rejected:,} {rows} rejected[/]' if rejected else ''}\n"
             f"  [dim]Nothing was sent. {journal.path} remembers; --anew loads the file a second time.[/]"
         )
     return ExitCode.REJECTS if complete.get("rejected_rows") else ExitCode.OK

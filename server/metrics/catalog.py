@@ -40,7 +40,9 @@ BATCH_ROWS: Final = Definition(
 ROWS_HANDED: Final = Definition(
     "crest_rows_handed_total", "counter", (), "Rows handed to the workers that commit their lanes (`hand_over`)."
 )
-ROWS_TAKEN: Final = Definition("crest_rows_taken_total", "counter", (), "Rows that those workers took.")
+ROWS_TAKEN: Final = Definition(
+    "crest_rows_taken_total", "counter", (), "Rows that workers took over from others to commit."
+)
 ROWS_TAKEN_BACK: Final = Definition(
     "crest_rows_taken_back_total",
     "counter",
@@ -80,7 +82,9 @@ SLOT_WAIT_SECONDS: Final = Definition(
     "How long operations waited for a slot that was being moved, or for a lease that had run out.",
     _WAIT_S,
 )
-SLOT_WAITERS: Final = Definition("crest_slot_waiters", "gauge", (), "Operations that wait so now.")
+SLOT_WAITERS: Final = Definition(
+    "crest_slot_waiters", "gauge", (), "Operations that wait for such now: see crest_slot_wait_seconds."
+)
 RERUNS: Final = Definition(
     "crest_reruns_total",
     "counter",
@@ -101,7 +105,8 @@ LEASE_AGE_SECONDS: Final = Definition(
     "crest_lease_age_seconds",
     "gauge",
     ("worker", "shard"),
-    "Age of the worker's lease on a shard, once a second: about 1; from 5 on it answers nothing of the shard.",
+    "Age of the worker's lease on a shard, once a second: about 1; from 5 on it answers nothing of the shard. "
+    "0 when the worker has closed the shard.",
 )
 LEASES_LOST: Final = Definition(
     "crest_leases_lost_total",

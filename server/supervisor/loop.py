@@ -57,7 +57,7 @@ class Supervisor:
         self._told: Control | None = None
         self._exit_code: ExitCode | None = None
         """Set when stopping has begun."""
-        self._turned_s = time.monotonic()
+        self._turned_s = self._changed_s = time.monotonic()
 
     def __repr__(self) -> str:
         stage = "stopping" if self._exit_code is not None else "rolling" if self._to_roll else "running"
@@ -118,7 +118,7 @@ class Supervisor:
             for slot in self._slots:
                 if slot.current is None and now_s >= slot.start_at_s:
                     self._start(slot, now_s)
-            self._roll()
+            self._roll(now_s)
         self._tell()
 
     def _forgive_own_delay(self, now_s: float) -> None:
@@ -161,6 +161,7 @@ class Supervisor:
             return
         LOG.info("a child is ready", extra=fields(child=child.name, pid=child.pid))
         slot.back_off.ready()
+        self._note_change(slot, now_s)
         if child is slot.replacement and slot.current is not None:
             old, slot.current, slot.replacement = slot.current, child, None
             slot.leaving.append(old)
@@ -193,6 +194,7 @@ class Supervisor:
             self._selector.unregister(child.status_fd)
         child.close()
         self._drop_gauges(child.metrics_id)
+        self._note_change(slot, now_s)
         asked = child.phase is Phase.DRAINING or self._exit_code is not None
         as_asked = asked and status == ExitCode.STOPPED
         line = fields(child=child.name, pid=child.pid, ended=_ended(status))
@@ -233,11 +235,21 @@ class Supervisor:
 
     # ------------------------------------------------------------------------------------- rolling and stopping
 
-    def _roll(self) -> None:
-        """Goes on with a rolling restart: one slot at a time, with all workers serving and nobody on the way."""
+    def _note_change(self, slot: Slot, now_s: float) -> None:
+        if slot in self._workers:
+            self._changed_s = now_s
+
+    def _roll(self, now_s: float) -> None:
+        """Goes on with a rolling restart: one slot at a time, with all workers serving and nobody on the way.
+
+        A caller whose connection was refused between two workers at a port tries it again after a second and a fifth
+        (gRPC, "Connection Backoff"): before it is back it must not lose another worker.
+        """
         if not self._to_roll or any(slot.replacement or slot.leaving for slot in self._slots):
             return
         if any(slot.current is None or slot.current.phase is not Phase.SERVING for slot in self._workers):
+            return
+        if self._to_roll[0] in self._workers and now_s - self._changed_s < self._config.roll_settle_s:
             return
         slot = self._to_roll.pop(0)
         if slot.current is not None:

@@ -95,6 +95,11 @@ class Link(asyncio.Protocol):
         state = "silent" if self._is_silent else "leaving" if self._is_leaving else "full" * self._is_full
         return f"Link({self._number}, under_way={len(self._given)}/{ROWS_MAX}, {state or 'well'})"
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection is there."""
+        return self._wire is not None
+
     def hand(self, owner: Owner, shard: int, row: Row, deadline: float) -> asyncio.Future[Outcome] | None:
         """Hands a row over; None when it is not, and is the caller's to commit. The answer is as of ``Lanes.write``."""
         if self._wire is None or self._is_full or self._is_silent or self._is_leaving or len(self._given) >= ROWS_MAX:
@@ -174,7 +179,7 @@ class Link(asyncio.Protocol):
         if refused:
             self._observer.rows_taken_back("refused", refused)
         for owner, answers in by_owner.items():
-            owner.answered(answers, answers[0][0].given_s)
+            owner.answered(answers, min(given.given_s for given, _ in answers))  # answers come in any order
 
     # ------------------------------------------------------------------------------------------------------- sending
 

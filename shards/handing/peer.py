@@ -63,7 +63,7 @@ class Peer:
         except (OSError, TimeoutError) as error:
             _log.debug("worker %d cannot be reached: %s", self._number, error)
         else:
-            self._link = link
+            self._link = link if link.is_open else None  # it may have ended again meanwhile
         finally:
             self._connecting = None
 

@@ -91,8 +91,9 @@ class Taking(asyncio.Protocol):
                         self._take(handed)
                         taken += 1
                     self._observer.rows_taken(taken)
-                elif kind is Kind.PING and self._wire is not None:
-                    self._wire.write(frame(Kind.PONG))
+                elif kind is Kind.PING:
+                    if self._wire is not None:
+                        self._wire.write(frame(Kind.PONG))
                 else:
                     raise Malformed(f"a frame {kind.name} for who takes")  # noqa: TRY301  one way out for all
         except Malformed as error:

@@ -6,16 +6,17 @@ import asyncio
 from typing import Final, NamedTuple
 
 from shards.contract import StoreError
-from shards.leases import LeaseDamaged, LeaseWatch, SlotStates
+from shards.leases import LEASE_S, LeaseDamaged, LeaseWatch, SlotStates
 from shards.leases.watch import read_states
 from shards.rebalance import commands
-from shards.rebalance.cleanup import Leftover, leftovers, may_clean_up
+from shards.rebalance.cleanup import Leftover, in_words, leftovers, may_clean_up
 from shards.rebalance.commands import Situation
 from shards.rebalance.fleet import Fleet, Part, part_of
 from shards.rebalance.record import Command, IllegalStep, State
 from shards.ring import quotas
 
 _ORPHANS_SHOWN_MAX: Final = 5
+_LOOK_S: Final = 0.5
 
 
 class Finding(NamedTuple):
@@ -91,18 +92,30 @@ def _of_states(situation: Situation, shard: int, states: SlotStates) -> list[Fin
 _REDO: Final = "doctor --mend"
 
 
-async def _of_leases(situation: Situation, shard: int, part: Part) -> list[Finding]:
-    watch = LeaseWatch(part.facts)
-    try:
-        first = await watch.look()
-        if not first:
-            return []
-        await asyncio.sleep(1.5)  # sleep: whoever lives has renewed meanwhile
+async def laggards(watch: LeaseWatch, epoch: int) -> tuple[set[str], set[str]]:
+    """Returns the workers that do not renew their leases, and those that do and know no topology of ``epoch``.
+
+    Whoever lives renews, and looks for a new topology, about once a second; nobody is named before a lease could have
+    run out meanwhile. Returns at once when there is nobody to name. Raises ``StoreError`` and ``LeaseDamaged``.
+    """
+    clock_s = asyncio.get_running_loop().time
+    patient_until_s = clock_s() + LEASE_S
+    first = dict(await watch.look())
+    silent, behind = set(first), set(watch.behind(epoch))
+    while (silent or behind) and clock_s() < patient_until_s:
+        await asyncio.sleep(_LOOK_S)
         again = await watch.look()
+        silent = {worker for worker, seen in again.items() if first.get(worker) == seen}
+        behind = set(watch.behind(epoch)) - silent
+    return silent, behind
+
+
+async def _of_leases(situation: Situation, shard: int, part: Part) -> list[Finding]:
+    epoch = situation.topology.epoch
+    try:
+        silent, behind = await laggards(LeaseWatch(part.facts), epoch)
     except (StoreError, LeaseDamaged) as error:
         return [Finding(f"shard {shard}: the leases cannot be read: {error}", "stop the workers and start them again")]
-    silent = [worker for worker, seen in again.items() if worker in first and seen == first[worker]]
-    behind = [worker for worker in watch.behind(situation.topology.epoch) if worker not in silent]
     found = []
     if silent:
         what = f"shard {shard}: worker {', '.join(sorted(silent))} has not renewed its lease lately"
@@ -110,7 +123,7 @@ async def _of_leases(situation: Situation, shard: int, part: Part) -> list[Findi
             Finding(what, "nothing: moves wait until it is over; kill the process if it hangs", is_wrong=False)
         )
     if behind:
-        what = f"shard {shard}: worker {', '.join(sorted(behind))} does not know epoch {situation.topology.epoch}"
+        what = f"shard {shard}: worker {', '.join(sorted(behind))} does not know epoch {epoch}"
         found.append(Finding(what, "restart that worker: it cannot read where the topology is kept"))
     return found
 
@@ -136,7 +149,7 @@ async def _of_rows(fleet: Fleet, situation: Situation) -> list[Finding]:
         return [Finding(f"not every shard could be looked through: {error}", "doctor, once all shards answer")]
     if not left:
         return []
-    what = f"{len(left)} copies that nobody reads are kept"
+    what = f"old {in_words(left)} are kept, which nobody reads"
     try:
         may_clean_up(record)
     except IllegalStep as error:

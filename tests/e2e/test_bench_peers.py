@@ -18,7 +18,7 @@ from tests.support.cassandra_node import shared_cluster
 HOST = "127.0.0.26"
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_peers_keep_orders_on_the_shards_as_their_names_say(tmp_path: Path) -> None:
     """Every peer stores an order and answers it whole; sent again, it is one order with `go-once` alone."""
     bed = Bed(shared_cluster().state.path)

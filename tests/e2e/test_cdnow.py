@@ -1,6 +1,7 @@
 """A real purchase history goes in through the command line and comes back intact, while processes are killed."""
 
 import asyncio
+import contextlib
 import json
 import subprocess
 import sys
@@ -82,9 +83,10 @@ def kill_a_worker(server: Crest) -> None:
         found = [child for child in server.children() if child.pid in ready and is_worker(child)]
         return found if len(found) > 1 else None
 
-    oldest = min(eventually(serving, "two workers that serve", 120), key=lambda worker: worker.create_time())
-    oldest.kill()
-    oldest.wait(10)
+    oldest = min(eventually(serving, "two workers that serve", 240), key=lambda worker: worker.create_time())
+    with contextlib.suppress(psutil.NoSuchProcess):  # it was dead, and has been reaped since
+        oldest.kill()
+        oldest.wait(60)
 
 
 def load_among_deaths(server: Crest, nodes: Cluster | None, file: Path, rate: float) -> tuple[int, dict[str, Any]]:

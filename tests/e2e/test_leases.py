@@ -20,11 +20,11 @@ from shards.rebalance.record import Kind, State, start
 from shards.stores.embedded import control_path
 from shards.topology_store import TopologyStore
 from tests.support.crest import Crest, create_request, orders
+from tests.support.waiting import until
 
 HOST = "127.0.0.47"
 PORT = 28700
 CUSTOMERS = 12
-ASKED_MAX = 60
 
 
 async def test_a_worker_frozen_past_its_lease_answers_nothing_stale(tmp_path: Path) -> None:
@@ -112,10 +112,7 @@ async def ask(stub: object, order: pb.Order) -> str:
 
 async def until_answered(stub: object, order: pb.Order) -> str:
     """Asks until the worker has its lease again."""
-    for _ in range(ASKED_MAX):
-        if (told := await ask(stub, order)) != "UNAVAILABLE":  # which takes it half a second to say
-            return told
-    raise AssertionError("the worker does not get its lease again")
+    return await until(lambda: ask(stub, order), lambda told: told != "UNAVAILABLE")
 
 
 async def replay(stub: object, request: pb.CreateOrderRequest) -> str:

@@ -33,7 +33,7 @@ Start = Callable[..., Crest]
 
 async def logged(server: Crest, event: str, count: int = 1, **fields: object) -> None:
     """Waits for lines in the log while the event loop goes on."""
-    await asyncio.to_thread(server.wait_logged, event, count, 60, **fields)
+    await asyncio.to_thread(server.wait_logged, event, count, 120, **fields)
 
 
 @pytest.fixture(params=["native", "grpcio"])
@@ -78,7 +78,7 @@ class Callers:
         stub = orders(channel)
         while True:
             try:
-                answer = await stub.CreateOrder(create_request(), timeout=10, wait_for_ready=True)
+                answer = await stub.CreateOrder(create_request(), timeout=30, wait_for_ready=True)
             except grpc.aio.AioRpcError as error:
                 self.failures.append(f"{error.code().name}: {error.details()}")
             else:
@@ -88,7 +88,7 @@ class Callers:
     async def until_created(self, more: int) -> None:
         """Returns when so many more orders were created."""
         goal = len(self.created) + more
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while len(self.created) < goal:
                 self._more.clear()
                 await self._more.wait()
@@ -99,10 +99,10 @@ async def test_order_goes_in_and_comes_back(start: Start, transport: str) -> Non
     with start("--transport", transport) as server:
         server.wait_serving()
         async with server.channel() as shared, server.channel(0) as first, server.channel(1) as second:
-            made = (await orders(shared).CreateOrder(create_request(), timeout=10)).order
+            made = (await orders(shared).CreateOrder(create_request(), timeout=30)).order
             for channel in (first, second):
                 request = pb.GetOrderRequest(order_id=made.order_id, consistency=pb.CONSISTENCY_STRONG)
-                assert (await orders(channel).GetOrder(request, timeout=10)).order == made
+                assert (await orders(channel).GetOrder(request, timeout=30)).order == made
         server.signal(signal.SIGTERM)
         assert server.wait_exit() == ExitCode.STOPPED
 
@@ -113,14 +113,14 @@ async def test_orders_survive_a_restart(start_on: Start) -> None:
     with start_on() as server:
         server.wait_serving()
         async with server.channel() as channel:
-            made = await orders(channel).CreateOrder(request, timeout=10)
+            made = await orders(channel).CreateOrder(request, timeout=30)
         server.signal(signal.SIGKILL)
         server.wait_exit()
     for _ in range(2):
         with start_on() as server:
             server.wait_serving()
             async with server.channel() as channel:
-                again = await orders(channel).CreateOrder(request, timeout=10)
+                again = await orders(channel).CreateOrder(request, timeout=30)
             assert again.replayed
             assert again.order == made.order
             server.signal(signal.SIGTERM)
@@ -161,7 +161,7 @@ async def test_lost_worker_is_replaced(start: Start, sent: signal.Signals) -> No
         async with server.channel(0) as channel:
             for start_at in range(0, len(callers.created), 500):
                 ids = callers.created[start_at : start_at + 500]
-                found = await orders(channel).BatchGetOrders(pb.BatchGetOrdersRequest(order_ids=ids), timeout=10)
+                found = await orders(channel).BatchGetOrders(pb.BatchGetOrdersRequest(order_ids=ids), timeout=30)
                 assert [order.order_id for order in found.orders] == ids
         server.signal(signal.SIGTERM)
         server.wait_exit()
@@ -176,7 +176,7 @@ async def test_drain_finishes_calls_and_ends_streams(start: Start, transport: st
             health = health_pb2_grpc.HealthStub(channel)
             watch = health.Watch(health_pb2.HealthCheckRequest(service="orders.v1.OrderService"))
             assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
-            order_id = (await orders(channel).CreateOrder(create_request(), timeout=10)).order.order_id
+            order_id = (await orders(channel).CreateOrder(create_request(), timeout=30)).order.order_id
             following = orders(channel).WatchOrder(pb.WatchOrderRequest(order_id=order_id))
             first = await following.read()
             assert isinstance(first, pb.WatchOrderResponse)
@@ -186,7 +186,7 @@ async def test_drain_finishes_calls_and_ends_streams(start: Start, transport: st
                 server.signal(signal.SIGTERM)
                 assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
                 # still taken: not every caller has noticed yet
-                assert (await orders(channel).CreateOrder(create_request(), timeout=10)).order.version == 1
+                assert (await orders(channel).CreateOrder(create_request(), timeout=30)).order.version == 1
             for stream in (watch, following):
                 with pytest.raises(grpc.aio.AioRpcError) as ended:
                     await stream.read()
@@ -215,7 +215,7 @@ async def test_calls_that_outlast_the_grace_are_cut(start: Start, tmp_path: Path
     with start("--transport", transport, *flags) as server:
         server.wait_serving(1)
         async with server.channel(0) as channel:
-            assert (await orders(channel).CreateOrder(request, timeout=10)).order.version == 1
+            assert (await orders(channel).CreateOrder(request, timeout=30)).order.version == 1
 
 
 def test_killed_supervisor_leaves_no_worker(start: Start) -> None:
@@ -306,11 +306,11 @@ async def test_metrics_cover_all_workers_and_restarts(start: Start) -> None:
         for worker in (0, 1):
             async with server.channel(worker) as channel:
                 for _ in range(3):
-                    made = await orders(channel).CreateOrder(create_request(), timeout=10)
-                    await orders(channel).GetOrder(pb.GetOrderRequest(order_id=made.order.order_id), timeout=10)
+                    made = await orders(channel).CreateOrder(create_request(), timeout=30)
+                    await orders(channel).GetOrder(pb.GetOrderRequest(order_id=made.order.order_id), timeout=30)
                 request = pb.GetOrderRequest(order_id="no id")
                 with pytest.raises(grpc.aio.AioRpcError):
-                    await orders(channel).GetOrder(request, timeout=10, metadata=(("x-caller-id", "shop"),))
+                    await orders(channel).GetOrder(request, timeout=30, metadata=(("x-caller-id", "shop"),))
         calls = 'crest_call_seconds_count{code="OK",method="orders.v1.OrderService/CreateOrder"}'
         failed = 'crest_call_seconds_count{code="INVALID_ARGUMENT",method="orders.v1.OrderService/GetOrder"}'
 
@@ -327,6 +327,7 @@ async def test_metrics_cover_all_workers_and_restarts(start: Start) -> None:
         await logged(server, "a child is ready", 2, child="worker-0")
         eventually(lambda: seen().get('crest_worker_restarts_total{worker="0"}') == 1, "the restart is counted")
         async with server.channel(0) as channel:
-            await orders(channel).CreateOrder(create_request(), timeout=10)
+            await orders(channel).CreateOrder(create_request(), timeout=30)
         eventually(lambda: seen().get(calls) == 7, "the count goes on")
-        assert json.loads(server.get("/healthz")) == {"serving": True, "workers": {"0": "SERVING", "1": "SERVING"}}
+        well = {"serving": True, "workers": {"0": "SERVING", "1": "SERVING"}}
+        eventually(lambda: json.loads(server.get("/healthz")) == well, "the exporter is told that both serve")

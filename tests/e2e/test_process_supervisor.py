@@ -6,6 +6,7 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -22,10 +23,11 @@ CONFIG = Config(
     metrics_port=20190,
     workers=2,
     log_format="json",
-    stall_timeout_s=3.0,
+    stall_timeout_s=60.0,  # a child that gets no processor for a while has not stalled
     boot_timeout_s=60.0,
     drain_wait_s=0.0,
-    drain_grace_s=5.0,
+    drain_grace_s=30.0,
+    roll_settle_s=0.0,
 )
 
 Start = Callable[..., ServerProcess]
@@ -135,7 +137,7 @@ def test_stalled_worker_is_aborted_and_killed(start: Start, behaviour: Path, sen
     """A worker that goes silent is aborted, killed when that does not help, and replaced."""
     if sent is None:
         (behaviour / "worker-0").write_text("stall")
-    with start() as server:
+    with start(stall_timeout_s=3.0) as server:
         stalled = server.wait_ready("worker-0")
         (behaviour / "worker-0").unlink(missing_ok=True)
         if sent is not None:
@@ -188,6 +190,18 @@ def test_hangup_replaces_one_after_the_other(start: Start) -> None:
             for name in ("worker-0", "worker-1", "exporter")
             for event in ("a child is ready", "a child has ended")
         ]
+
+
+def test_roll_goes_on_when_callers_are_back(start: Start) -> None:
+    """A worker is replaced no sooner than `roll_settle_s` after the one before it has ended."""
+    with start(roll_settle_s=1.5) as server:
+        first, second, _ = ready(server)
+        server.signal(signal.SIGHUP)
+        (ended,) = server.wait_logged("a child has ended", pid=first)
+        server.wait_logged("a child has ended", pid=second)
+        begun = server.logged("started a child", child="worker-1")[1]
+        moments = [datetime.fromisoformat(line["time"]) for line in (ended, begun)]
+        assert moments[1] - moments[0] >= timedelta(seconds=1.4)  # the line comes a moment after what it tells
 
 
 def test_bad_replacement_leaves_the_old_one(start: Start, behaviour: Path) -> None:

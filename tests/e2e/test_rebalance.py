@@ -18,7 +18,7 @@ CALLERS: Final = 4
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_nothing_is_lost_whatever_dies_while_slots_move(tmp_path: Path) -> None:
     """Callers are told nothing wrong while a mover is killed just before its flip and a worker sleeps through one."""
     cases: list[Case] = [mover_dies("before flip"), worker_freezes()]

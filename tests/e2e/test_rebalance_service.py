@@ -34,7 +34,7 @@ async def operate(data_dir: Path, *words: str) -> dict[str, object]:
     return document
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 async def test_callers_notice_nothing_of_a_shard_that_comes_and_goes(tmp_path: Path) -> None:
     """While 3 shards become 4 and 3 again no call fails, and one order at a time could have told all that was told."""
 

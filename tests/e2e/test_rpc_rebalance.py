@@ -149,8 +149,8 @@ async def test_looking_through_shards_is_bounded_and_ends_with_its_caller(
     assert full.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     proof.cancel()
     await ended.acquire()
-    with pytest.raises(grpc.aio.AioRpcError) as late:
-        await rpc.PlanRebalance(pb.PlanRebalanceRequest(goal=goal), timeout=0.3)
+    with pytest.raises(grpc.aio.AioRpcError) as late:  # as long as a busy machine may need to begin it
+        await rpc.PlanRebalance(pb.PlanRebalanceRequest(goal=goal), timeout=2.0)
     assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     await ended.acquire()
     plan.cancel()

@@ -99,7 +99,8 @@ async def test_callers_with_a_certificate_are_served(server: Crest, files: Files
     async with OrderClient(SEED, tls=files.caller) as client:
         order = (await client.create("zoe", "EUR", LINES)).order
         assert await client.get(order.order_id) == order
-        assert set(client.addresses) == {f"{HOST}:{PORT + 1 + number}" for number in range(2)}
+        workers = {f"{HOST}:{PORT + 1 + number}" for number in range(2)}
+        await until(_soon(lambda: set(client.addresses)), lambda found: found == workers)
     assert server.pid
 
 

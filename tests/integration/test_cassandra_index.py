@@ -158,7 +158,7 @@ async def test_indexed_bucket_takes_no_create(stores: Stores) -> None:
     assert await listed(later, row) == []
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 async def test_indexer_killed_at_any_step_loses_nothing(stores: Stores, settings: CassandraSettings) -> None:
     """Killed after each number of steps and started again, the indexer never leaves an order out of a list."""
     store = await stores.at()

@@ -34,7 +34,7 @@ FIRST_USER: Final = Credentials("cassandra", "cassandra")
 
 WORKER: Final = Credentials("crest", "not a 'secret'")
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 class Papers(NamedTuple):

@@ -33,7 +33,7 @@ from tests.support.waiting import until
 
 HOST = "127.0.0.25"
 LINES = [OrderLine("sku-1", 2, 1999)]
-QUICK = RetryPolicy(attempts_max=5, backoff_s=0.001, attempt_timeout_s=2)
+QUICK = RetryPolicy(attempts_max=5, backoff_s=0.001, attempt_timeout_s=20)
 LATER = dt.datetime(2031, 5, 6, 7, 8, 9, tzinfo=dt.UTC)
 FULL = Fail(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", retry_delay_s=0.001)
 

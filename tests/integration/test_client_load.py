@@ -18,7 +18,7 @@ from protos.orders.v1 import orders_pb2
 from tests.support.scripted_server import Fail, Items, LoseReply, ScriptedServer, refused_id, unavailable
 
 HEADER = "customer_id,currency_code,sku,quantity,unit_price"
-QUICK = RetryPolicy(attempts_max=2, backoff_s=0.001, attempt_timeout_s=2)
+QUICK = RetryPolicy(attempts_max=2, backoff_s=0.001, attempt_timeout_s=20)
 LATER = dt.datetime(2031, 5, 6, 7, 8, 9, tzinfo=dt.UTC)
 FULL = Fail(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", retry_delay_s=0.001)
 

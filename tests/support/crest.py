@@ -51,7 +51,7 @@ class Crest(ServerProcess):
 
     def get(self, path: str) -> str:
         """Returns what the exporter answers."""
-        with urlopen(f"http://{self.host}:{self.metrics_port}{path}", timeout=10) as answer:  # our own http
+        with urlopen(f"http://{self.host}:{self.metrics_port}{path}", timeout=60) as answer:  # our own http
             return str(answer.read().decode())
 
     def balanced(self, workers: int = 2) -> grpc.aio.Channel:

@@ -9,7 +9,7 @@ _INTERVAL_S: Final = 0.02
 _T = TypeVar("_T")
 
 
-def eventually(probe: Callable[[], _T | None], what: str, timeout_s: float = 60.0) -> _T:
+def eventually(probe: Callable[[], _T | None], what: str, timeout_s: float = 120.0) -> _T:
     """Returns the first answer of ``probe`` that is neither None nor False; fails, naming ``what``, after a timeout."""
     deadline = time.monotonic() + timeout_s
     while True:

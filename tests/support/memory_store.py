@@ -133,7 +133,7 @@ class HeldStore(MemoryStore):
 
     async def next_call(self, name: str) -> Call:
         """The oldest call not yet taken, which must be a commit, read or seal as named."""
-        call = await asyncio.wait_for(self.calls.get(), timeout=10)
+        call = await asyncio.wait_for(self.calls.get(), timeout=60)
         assert call.name == name
         return call
 

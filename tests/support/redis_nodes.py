@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +24,10 @@ class RedisCluster:
 
     def __init__(self, nodes: Sequence[RedisNode]) -> None:
         self.nodes = nodes
-        self.access = Access(seeds=[(node.address, node.port) for node in nodes])
+        self.prompt = Access(seeds=[(node.address, node.port) for node in nodes])
+        """As a worker has it: a node that does not answer soon is taken for lost."""
+        self.access = replace(self.prompt, connect_timeout_s=20.0, answer_timeout_s=20.0, open_timeout_s=60.0)
+        """The same for tests that are not about that: a node that is slow, as the machine may be, is waited for."""
 
     def masters(self) -> list[RedisNode]:
         """The nodes that say they are masters, of those that answer."""

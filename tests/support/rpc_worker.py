@@ -145,13 +145,13 @@ def rpc_worker_in_thread(
 
     thread = threading.Thread(target=run, name="rpc-worker")
     thread.start()
-    ready.wait(30)
+    ready.wait(60)
     try:
         if held:
             yield held[0]
     finally:
         loop.call_soon_threadsafe(done.set)
-        thread.join(30)
+        thread.join(60)
     if failure:
         raise failure[0]
     assert held, "the worker did not start"

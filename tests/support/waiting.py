@@ -10,7 +10,7 @@ _INTERVAL_S: Final = 0.01
 _T = TypeVar("_T")
 
 
-async def until(act: Callable[[], Awaitable[_T]], done: Callable[[_T], bool], timeout_s: float = 15.0) -> _T:
+async def until(act: Callable[[], Awaitable[_T]], done: Callable[[_T], bool], timeout_s: float = 60.0) -> _T:
     """Returns the first answer of ``act`` that is ``done``; fails with the last answer after a timeout."""
     deadline = time.monotonic() + timeout_s
     while not done(answer := await act()):

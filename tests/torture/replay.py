@@ -31,6 +31,11 @@ TRIES_MAX: Final = 200
 """A call is made so often before it counts as never answered; with the pause between, that is over three minutes."""
 
 CALL_TIMEOUT_S: Final = 30.0
+"""Of a call that may be left open, and is made again."""
+
+PATIENT_TIMEOUT_S: Final = 240.0
+"""Of a call that may not be: there a machine that is slow is waited for."""
+
 PAGE_ROWS: Final = 1_000
 AUDITS_MAX: Final = 8
 """Customers listed at once in the audit."""
@@ -101,6 +106,7 @@ class Replay:
         self._endpoints = endpoints
         self._chance = random.Random(seed ^ 0xC4E57)
         self._excused = excused
+        self._timeout_s = CALL_TIMEOUT_S if grpc.StatusCode.DEADLINE_EXCEEDED in excused else PATIENT_TIMEOUT_S
         self._excused_items = {code.value[0] for code in excused}
         self._workers: list[_Worker] = []
         self._channels = AsyncExitStack()
@@ -208,7 +214,7 @@ class Replay:
         request = other_payload(trial)
         for number in range(1, TRIES_MAX + 1):
             try:
-                await self._pick().create(request, timeout=CALL_TIMEOUT_S)
+                await self._pick().create(request, timeout=self._timeout_s)
             except aio.AioRpcError as error:
                 if error.code() in self._excused:
                     await self._pause(number)
@@ -225,7 +231,7 @@ class Replay:
         for number in itertools.count(1):
             call: aio.UnaryUnaryMultiCallable[bytes, bytes] = getattr(self._pick(), method)
             try:
-                return await call(request, timeout=CALL_TIMEOUT_S)
+                return await call(request, timeout=self._timeout_s)
             except aio.AioRpcError as error:
                 for trial in trials:
                     self.ledger.lost_answer(trial)

@@ -2,12 +2,15 @@
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from google.protobuf import json_format
+from typer.testing import CliRunner
 
 from bench import http, operator
+from bench.__main__ import app
 from bench.ghz import Call
 from bench.http import HttpError
 from bench.installed import ROOT
@@ -87,3 +90,13 @@ def test_report_of_vegeta_is_read() -> None:
     assert http.read_report(text, 0.5) == http.Shot(400, 5.0, 1000.0, 2000.0, {"0": 7}, 0.5)
     with pytest.raises(HttpError, match="cannot be read"):
         http.read_report(b"{}", 0.0)
+
+
+def test_mistakes_are_one_line(tmp_path: Path) -> None:
+    """A folder without a run, and one with something else in it, are told of in one line and an exit code."""
+    none = CliRunner().invoke(app, ["report", str(tmp_path)])
+    (tmp_path / "results.json").write_text("{}", encoding="utf-8")
+    other = CliRunner().invoke(app, ["report", str(tmp_path)])
+    assert [none.exit_code, other.exit_code] == [1, 1]
+    assert "results.json: No such file" in none.output.replace("\n", " ")
+    assert "not what a run writes" in other.output.replace("\n", " ")

@@ -1,15 +1,17 @@
 """What the Cassandra store decides without a cluster: refusals, listing order, schema plans, what settings mean."""
 
 import dataclasses
+import socket
 from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards.contract import DEFERRED, SEALED, Outcome, Row, Verdict
+from shards.contract import DEFERRED, SEALED, Outcome, Row, Unavailable, Verdict
 from shards.settings import CassandraSettings, Credentials
 from shards.stores.cassandra import checks, facts, refusals, schema
+from shards.stores.cassandra.driver_session import DriverSession
 from shards.stores.cassandra.facts import ShardFacts
 from shards.stores.cassandra.listing import _groups, _merge
 from shards.stores.cassandra.session import Node, Value
@@ -223,3 +225,27 @@ def test_secrets_are_not_printed() -> None:
     settings = dataclasses.replace(SETTINGS, credentials=Credentials("crest", "sesame"))
     assert "sesame" not in repr(settings)
     assert "crest" in repr(settings)
+
+
+# -------------------------------------------------------------------------------------------------------- connecting
+
+
+async def test_host_that_nobody_knows_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A contact point that no name server knows is one line that names it, not a defect."""
+
+    def nobody(*_args: object, **_options: object) -> list[object]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", nobody)
+    with pytest.raises(Unavailable, match="node-1: UnresolvableContactPoints: none of these names is known"):
+        await DriverSession.open(dataclasses.replace(SETTINGS, contact_points=("node-1",)))
+
+
+async def test_unreachable_node_is_named_with_its_reason() -> None:
+    """A node that cannot be reached is named with its address and why."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # and nobody listens
+        port = closed.getsockname()[1]
+        settings = dataclasses.replace(SETTINGS, port=port, request_timeout_s=0.5)
+        with pytest.raises(Unavailable, match=rf"127\.0\.0\.1: NoHostAvailable: 127\.0\.0\.1:{port}: .*refused"):
+            await DriverSession.open(settings)

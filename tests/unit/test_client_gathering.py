@@ -18,6 +18,7 @@ class Airport:
 
     def __init__(self, **limits: float) -> None:
         self.groups: list[list[str]] = []
+        self.aboard: list[list[Call]] = []
         self.cancelled = 0
         self._landed: list[asyncio.Event] = []
         self.gatherer: Gatherer[str, str] = Gatherer(self._fly, Limits(**limits))  # type: ignore[arg-type]  # of ints
@@ -25,6 +26,7 @@ class Airport:
     async def _fly(self, group: list[Call]) -> None:
         landed = asyncio.Event()
         self.groups.append([call.request for call in group])
+        self.aboard.append(group)
         self._landed.append(landed)
         try:
             await landed.wait()
@@ -175,6 +177,22 @@ async def test_a_flight_that_nobody_waits_for_is_cancelled() -> None:
         call.cancel()
     await turns()
     assert airport.cancelled == 1
+
+
+async def test_a_call_leaves_its_flight_once() -> None:
+    """A call that is cancelled in the very turn in which its time is up does not take others off the flight."""
+    airport = Airport(flights_max=1)
+    airport.ask("first")
+    await turns()
+    hasty, patient = airport.ask("hasty", "patient")
+    airport.land(0)
+    await turns()
+    airport.gatherer._expire(airport.aboard[1][0])
+    hasty.cancel()
+    await turns()
+    assert (hasty.cancelled(), airport.cancelled) == (True, 0)
+    airport.land(1)
+    assert await patient == "PATIENT"
 
 
 async def test_a_call_given_up_while_it_waits_is_never_sent() -> None:

@@ -17,11 +17,11 @@ from tests.support.deadlines import eventually
 
 @pytest.fixture
 def sleeper(tmp_path: Path) -> Iterator[ProcessId]:
-    """A process that does nothing for a minute."""
-    process = spawn(["/bin/sleep", "60"], log=tmp_path / "log")
+    """A process that does nothing for some minutes."""
+    process = spawn(["/bin/sleep", "300"], log=tmp_path / "log")
     yield process
     process.send(signal.SIGKILL)
-    assert process.wait(10)
+    assert process.wait(60)
 
 
 def test_a_process_is_known_by_more_than_its_pid(sleeper: ProcessId) -> None:
@@ -49,7 +49,7 @@ def test_a_process_is_paused_and_goes_on(sleeper: ProcessId) -> None:
 def test_an_ended_process_is_not_alive_before_it_is_collected(sleeper: ProcessId) -> None:
     """A process that has ended counts as gone, and waiting for it collects it."""
     os.kill(sleeper.pid, signal.SIGKILL)
-    assert sleeper.wait(10)
+    assert sleeper.wait(60)
     assert not sleeper.alive()
     assert not sleeper.send(signal.SIGTERM)
     with pytest.raises(ChildProcessError):
@@ -67,7 +67,7 @@ def test_a_process_is_alive_while_any_thread_is(tmp_path: Path) -> None:
     assert process.alive()
     assert not process.wait(0)
     assert process.send(signal.SIGKILL)
-    assert process.wait(10)
+    assert process.wait(60)
 
 
 def test_its_timers_are_as_coarse_as_asked(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_its_timers_are_as_coarse_as_asked(tmp_path: Path) -> None:
     for slack_us, dies_with_parent in asked:
         argv = ["/bin/cat", str(own)]
         process = spawn(argv, log=tmp_path / "log", dies_with_parent=dies_with_parent, timer_slack_us=slack_us)
-        assert process.wait(10)
+        assert process.wait(60)
     assert (tmp_path / "log").read_text().split() == ["700000", before.strip()] * 2
     assert own.read_text() == before
 
@@ -87,7 +87,7 @@ def test_what_it_prints_is_kept(tmp_path: Path) -> None:
     """Both outputs are added to the log, and input is empty."""
     for word in ("one", "two"):
         process = spawn(["/bin/sh", "-c", f"cat; echo {word}; echo {word} >&2"], log=tmp_path / "log")
-        assert process.wait(10)
+        assert process.wait(60)
     assert (tmp_path / "log").read_text() == "one\none\ntwo\ntwo\n"
 
 
@@ -112,7 +112,7 @@ def test_a_node_of_a_test_dies_with_the_test(tmp_path: Path) -> None:
         eventually(lambda: Path(f"/proc/{orphan.pid}/comm").read_text() == "sleep\n", "setpriv became sleep")
         assert orphan.alive()
         parent.kill()
-        assert orphan.wait(10)
+        assert orphan.wait(60)
 
 
 def test_a_node_of_a_test_outlives_the_thread_that_started_it(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_node_of_a_test_outlives_the_thread_that_started_it(tmp_path: Path) ->
     started: list[ProcessId] = []
 
     def start() -> None:
-        process = spawn(["/bin/sleep", "60"], log=tmp_path / "log", dies_with_parent=True)
+        process = spawn(["/bin/sleep", "300"], log=tmp_path / "log", dies_with_parent=True)
         eventually(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "sleep\n", "setpriv became sleep")
         started.append(process)
 
@@ -130,4 +130,4 @@ def test_a_node_of_a_test_outlives_the_thread_that_started_it(tmp_path: Path) ->
     (process,) = started
     assert not process.wait(0.2)
     assert process.send(signal.SIGKILL)
-    assert process.wait(10)
+    assert process.wait(60)

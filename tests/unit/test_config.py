@@ -59,6 +59,7 @@ def test_truth_has_a_few_names(text: str, expected: bool) -> None:
         ({"CREST_CACHE": "redis_cluster"}, "say with redis_seeds where its nodes are"),
         ({"CREST_REDIS_SEEDS": "redis-1"}, "redis_seeds = redis-1: must be host:port"),
         ({"CREST_REDIS_SEEDS": "redis-1:0"}, "redis_seeds = redis-1:0: must be host:port"),
+        ({"CREST_STORE": "cassandra"}, "store = cassandra: say with topology_file where"),
         ({"CREST_REDIS_PREFIX": "{crest}"}, "braces would put all keys on one node"),
     ],
 )

@@ -1,5 +1,6 @@
 import asyncio
 import random
+import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -7,9 +8,9 @@ from pathlib import Path
 from shards.assembly import StorageSettings, shard_over
 from shards.caches.local import LocalCache
 from shards.contract import APPLIED, Consistency, Outcome, Row, Verdict
-from shards.handing.frames import Kind, frame
+from shards.handing.frames import Kind, frame, pack_answer
 from shards.handing.handing import Handing
-from shards.handing.link import SILENCE_S
+from shards.handing.link import SILENCE_S, Given, Link
 from shards.handing.network import Network, UnixNetwork
 from shards.places import Places
 from shards.routing import Router
@@ -218,3 +219,45 @@ def test_a_frozen_committer_is_waited_for_half_a_second() -> None:
         wires.close()
 
     virtual_time.run(play())
+
+
+class Ends:
+    """The two ends of a link: what it writes to, and who hands rows over."""
+
+    def __init__(self) -> None:
+        self.began_s: list[float] = []
+
+    def write(self, data: bytes) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+    def abort(self) -> None:
+        """Nothing."""
+
+    def answered(self, answers: Sequence[tuple[Given, Outcome]], began_s: float) -> None:
+        """Notes since when what is answered may be true."""
+        assert answers
+        self.began_s.append(began_s)
+
+    def back(self, given: Given, *, is_unknown: bool) -> None:
+        """Nothing."""
+
+
+def test_rows_are_remembered_from_when_the_first_was_handed_over() -> None:
+    """Rows answered together, in whatever order, are remembered no longer than the one handed over first allows."""
+
+    async def scenario() -> None:
+        ends = Ends()
+        link = Link(1, Notes(), lambda _: None)
+        link.connection_made(ends)  # type: ignore[arg-type]  # the part of a transport that is used
+        first_s = time.monotonic()
+        assert link.hand(ends, 0, new_row("first"), soon(10)) is not None
+        await asyncio.sleep(0.2)  # sleep: of virtual time
+        assert link.hand(ends, 0, new_row("second"), soon(10)) is not None
+        link.data_received(frame(Kind.ANSWERS, pack_answer(1, APPLIED) + pack_answer(0, APPLIED)))
+        assert ends.began_s == [first_s]
+        link.end()
+
+    virtual_time.run(scenario())

@@ -111,6 +111,7 @@ def test_tls_files_start_at_the_folder_of_the_file(tmp_path: Path) -> None:
         (SMALLEST + "replication = { other = 3 }", "does not name data centre 'datacenter1'"),
         (SMALLEST + "replication = { datacenter1 = 3, b = 3 }", "QUORUM goes with SERIAL"),
         (SMALLEST + 'password = "x"', "not in this file"),
+        ('[defaults]\npassword = "x"' + SMALLEST, "not in this file"),
         (SMALLEST + 'username = "x"', "either password_env or password_file"),
         (SMALLEST + 'username = "x"\npassword_env = "NOPE"', "the environment has no NOPE"),
         (SMALLEST + 'username = "x"\npassword_file = "nope"', "nope cannot be read"),

@@ -28,9 +28,6 @@ REFRESH_S: Final = 30.0
 RETRY_S: Final = 0.25
 """How soon it is asked for again when something has changed, a master is away, or nobody answered."""
 
-OPEN_S: Final = 1.0
-"""How long a worker that starts waits for its cache."""
-
 ASKED_MAX: Final = 6
 """Nodes asked in one try: with one of them hung or lost in each of three masters with a replica, the others answer."""
 
@@ -58,6 +55,8 @@ class Access:
     answer_timeout_s: float = 0.2
     """Within this every command is answered, or its node is taken for lost. Redis needs less than 5 ms for any of ours;
     the rest is for pauses of the node and the network."""
+    open_timeout_s: float = 1.0
+    """How long a worker that starts waits for the cluster to be found; afterwards it is looked for beside the calls."""
 
 
 class Masters:
@@ -76,11 +75,11 @@ class Masters:
         return f"Masters({list(self._nodes.values())!r})"
 
     async def open(self) -> None:
-        """Looks for the cluster, from now until ``close``; returns when it was found, or after ``OPEN_S``."""
+        """Looks for the cluster, from now until ``close``; returns when it was found, or after ``open_timeout_s``."""
         looked = asyncio.Event()
         self._keeper = asyncio.get_running_loop().create_task(self._keep(looked))
         with suppress(TimeoutError):
-            async with asyncio.timeout(OPEN_S):
+            async with asyncio.timeout(self._access.open_timeout_s):
                 await looked.wait()
 
     def of(self, slot: int) -> Node | None:

@@ -74,11 +74,15 @@ async def watch(session: Session, fleet: Fleet) -> None:
     async def until_over() -> None:
         while True:
             situation = await commands.look(fleet)
+            if session.as_json:
+                session.print("", forms.situation(situation))
             if situation.record is None or not situation.record.is_open:
                 return
             await asyncio.sleep(_REFRESH_S)  # sleep: the interval of looking
 
-    await _follow(session, fleet, asyncio.ensure_future(until_over()), _Messages(), [])
+    over = asyncio.ensure_future(until_over())
+    await _follow(session, fleet, over, _Messages(), [])
+    over.result()  # raises what kept it from looking
 
 
 async def _follow(
@@ -98,7 +102,16 @@ async def _follow(
                 fleet, running, told, _REFRESH_S, lambda s: live.update(show.situation(s, messages.last), refresh=True)
             )
         return
-    await _refresh(fleet, running, told, _LINE_S, lambda situation: session.out.print(show.line(situation)))
+    last = ""
+
+    def print_new(situation: Situation) -> None:
+        nonlocal last
+        line = show.line(situation)
+        if line != last:
+            session.out.print(line)
+        last = line
+
+    await _refresh(fleet, running, told, _LINE_S, print_new)
 
 
 async def _refresh(
@@ -131,4 +144,11 @@ async def _ended(session: Session, fleet: Fleet, record: RebalanceRecord | None,
         if not session.as_json:
             session.out.print(f"The mover has left. Nothing is lost: `{show.COMMAND} run` goes on.")
         return ExitCode.UNFINISHED
-    return ExitCode.UNFINISHED if record.stuck_count else ExitCode.OK
+    if not record.stuck_count:
+        return ExitCode.OK
+    if not session.as_json:
+        if not session.out.is_terminal:  # there the last view has them
+            for text in show.stuck(record):
+                session.out.print(f"stuck: {text}", markup=False, highlight=False, soft_wrap=True)
+        session.out.print(f"Slots that are stuck serve where they were; `{show.COMMAND} resume` tries them again.")
+    return ExitCode.UNFINISHED

@@ -25,6 +25,11 @@ _PAUSE_S_MIN: Final = 0.5
 _PAUSE_S_MAX: Final = 1.0  # a shard that was away when the worker started serves so soon after its nodes
 _JITTER: Final = 0.2
 
+_FIRST_TRY_S: Final = 20.0
+"""Longest that opening waits for its first try to end, however short the patience: a node that is slow to answer, as
+after its start or on a busy machine, is not away. One that is away refuses at once, or does not take the connection
+within two seconds."""
+
 _log = logging.getLogger("crest.cassandra")
 
 
@@ -49,6 +54,8 @@ class Connection:
         self._why_not = "not connected yet"
         self._connecting: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
+        self._failed = asyncio.Event()
+        """The first try has ended, without a link."""
 
     def __repr__(self) -> str:
         state = repr(self._link.session) if self._link else self._why_not
@@ -66,16 +73,21 @@ class Connection:
         return connection
 
     async def open(self, wait_s: float) -> None:
-        """Connects, and returns when that is done or after ``wait_s`` seconds, whichever is earlier.
+        """Connects, and returns when that is done, or after ``wait_s`` seconds; but lets the first try end.
 
         Raises ``ShardMismatch`` when the cluster is there and is not what the settings say.
         """
         self._connecting = asyncio.get_running_loop().create_task(self._connect())
         await asyncio.wait((self._connecting,), timeout=wait_s)
+        if not self._connecting.done():
+            failed = asyncio.ensure_future(self._failed.wait())
+            ends = (self._connecting, failed)
+            await asyncio.wait(ends, timeout=max(0.0, _FIRST_TRY_S - wait_s), return_when=asyncio.FIRST_COMPLETED)
+            failed.cancel()
         if self._connecting.done():
             self._connecting.result()
         if self._link is None:
-            _log.warning("%s: %s; its orders are unavailable until it is there", self._name, self._why_not)
+            _log.warning("%s: %s; it is tried again until it is there", self._name, self._why_not)
 
     def link(self) -> Link:
         """Returns the link. Raises ``Unavailable`` where there is none."""
@@ -110,6 +122,7 @@ class Connection:
                     _log.warning("%s: %s", self._name, warning)
                 return
             is_first = False
+            self._failed.set()
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s * random.uniform(1 - _JITTER, 1 + _JITTER)):  # noqa: S311  no secret
                     await self._closing.wait()

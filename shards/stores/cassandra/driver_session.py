@@ -32,7 +32,12 @@ _WRITE_PROFILE: Final = "write"
 _READ_PROFILE: Final = "read"
 _SERIAL_PROFILE: Final = "serial"
 _ONE_PROFILE: Final = "one"
+_ADMIN_PROFILE: Final = "administration"
 _PROFILE_OF: Final = {Kind.READ: _READ_PROFILE, Kind.SERIAL_READ: _SERIAL_PROFILE, Kind.WRITE: _WRITE_PROFILE}
+_ADMIN_TIMEOUT_S: Final = 60.0
+"""Of a schema change, at least: a node that has just started, or a busy one, takes seconds where a write takes
+milliseconds, and what is given up here an operator has to look after. A node that hangs ends it by its heartbeat."""
+
 _RECONNECT_S: Final = 0.5
 _HEARTBEAT_S: Final = 2
 _HEARTBEAT_TIMEOUT_S: Final = 4
@@ -73,13 +78,19 @@ class DriverSession(Session):
         """Connects; the keyspace need not be there. Raises ``Unavailable``."""
         try:
             cluster = _cluster(settings)
-        except OSError as error:  # files of TLS that are not what they should be
+        except (OSError, cassandra.UnresolvableContactPoints) as error:  # files of TLS, host names
             raise Unavailable(f"{', '.join(settings.contact_points)}: {_text(error)}") from error
         try:
             session = await asyncio.to_thread(cluster.connect, wait_for_all_pools=True)
         except Exception as error:
             await asyncio.to_thread(cluster.shutdown)
             raise Unavailable(f"{', '.join(settings.contact_points)}: {_text(error)}") from error
+        centers = {host.datacenter for host in cluster.metadata.all_hosts()}
+        if settings.data_center not in centers:
+            await asyncio.to_thread(cluster.shutdown)
+            known = ", ".join(sorted(map(str, centers)))
+            where = ", ".join(settings.contact_points)
+            raise Unavailable(f"{where}: no node is in the data centre {settings.data_center}; there are {known}")
         session.default_fetch_size = None  # every select has a limit of its own
         return cls(cluster, session, settings)
 
@@ -129,7 +140,7 @@ class DriverSession(Session):
 
     async def run(self, cql: str, values: Values = ()) -> Sequence[tuple[Value, ...]]:
         """Executes a text at quorum, for administration: schema changes, and reads of system tables."""
-        return (await self._run(SimpleStatement(cql), _WRITE_PROFILE, values or None)).rows
+        return (await self._run(SimpleStatement(cql), _ADMIN_PROFILE, values or None)).rows
 
     async def ask_nodes(self, cql: str) -> Sequence[Node]:
         """See ``Session.ask_nodes``."""
@@ -200,13 +211,13 @@ def _cluster(settings: CassandraSettings) -> Cluster:
     # one coordinator a partition, the first live replica: rounds of Paxos that meet there wait for each other
     balancing = TokenAwarePolicy(DCAwareRoundRobinPolicy(settings.data_center), shuffle_replicas=False)
 
-    def profile(level: int, retry: RetryPolicy, delay_s: float = 0) -> ExecutionProfile:
+    def profile(level: int, retry: RetryPolicy, delay_s: float = 0, timeout_s: float = 0) -> ExecutionProfile:
         return ExecutionProfile(
             load_balancing_policy=balancing,
             retry_policy=retry,
             consistency_level=level,
             serial_consistency_level=serial,
-            request_timeout=settings.request_timeout_s,
+            request_timeout=max(timeout_s, settings.request_timeout_s),
             row_factory=_Answer,
             speculative_execution_policy=ConstantSpeculativeExecutionPolicy(delay_s, 1) if delay_s else None,
         )
@@ -222,6 +233,7 @@ def _cluster(settings: CassandraSettings) -> Cluster:
         protocol_version=cassandra.ProtocolVersion.V5,
         compression=False,
         connect_timeout=min(2.0, settings.request_timeout_s),
+        control_connection_timeout=settings.request_timeout_s,  # reads of the driver's own, as it connects
         reconnection_policy=ConstantReconnectionPolicy(_RECONNECT_S, max_attempts=None),
         idle_heartbeat_interval=_HEARTBEAT_S,
         idle_heartbeat_timeout=_HEARTBEAT_TIMEOUT_S,
@@ -231,6 +243,7 @@ def _cluster(settings: CassandraSettings) -> Cluster:
             _SERIAL_PROFILE: profile(serial, FallthroughRetryPolicy()),
             _READ_PROFILE: profile(consistency, RetryPolicy(), settings.speculative_delay_s),
             _ONE_PROFILE: profile(cassandra.ConsistencyLevel.ONE, FallthroughRetryPolicy()),
+            _ADMIN_PROFILE: profile(consistency, FallthroughRetryPolicy(), timeout_s=_ADMIN_TIMEOUT_S),
         },
         **security,
     )
@@ -245,4 +258,9 @@ def _translated(error: Exception) -> StoreError:
 
 
 def _text(error: Exception) -> str:
+    if isinstance(error, NoHostAvailable):  # whose own text is a tuple with a table in it
+        why = "; ".join(f"{host}: {reason}" for host, reason in error.errors.items())
+        return f"NoHostAvailable: {why or error.args[0]}"
+    if isinstance(error, cassandra.UnresolvableContactPoints):
+        return f"{type(error).__name__}: none of these names is known"
     return f"{type(error).__name__}: {error}"

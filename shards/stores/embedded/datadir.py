@@ -147,6 +147,8 @@ def take(data_dir: Path) -> int:
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(data_dir / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise DataDirError(f"{data_dir}: it, or a part of its path, is a file and no directory") from error
     except OSError as error:
         raise data_dir_error(error, data_dir) from error
     try:
