@@ -186,7 +186,7 @@ class Worker:
         )
         self._servers.append(server)
         await server.start()
-        _log.info("listening", extra={"address": address})
+        _log.info("listening", extra={"address": address, "pid": os.getpid()})
 
     async def _drain(self, services: Services) -> ExitCode:
         """Turns callers away, waits for them to notice, ends streams, lets calls finish, cuts what outlasts that."""
@@ -194,14 +194,15 @@ class Worker:
         services.set_serving(False)
         if self._handing is not None:
             await self._handing.leave()
-        _log.info("draining", extra={"calls_in_flight": self._metrics.calls_in_flight})
+        own = {"pid": os.getpid()}  # a replacement goes by the same name
+        _log.info("draining", extra={"calls_in_flight": self._metrics.calls_in_flight, **own})
         await asyncio.sleep(wait_s)
         services.end_streams()
         stop = asyncio.create_task(self._stop_servers(grace_s + _CUT_MARGIN_S))
         await asyncio.wait({stop}, timeout=grace_s)
         cut = self._metrics.calls_in_flight
         await stop
-        _log.log(logging.WARNING if cut else logging.INFO, "drained", extra={"calls_cut": cut})
+        _log.log(logging.WARNING if cut else logging.INFO, "drained", extra={"calls_cut": cut, **own})
         return ExitCode.CUT if cut else ExitCode.STOPPED
 
     async def _stop_servers(self, grace_s: float) -> None:

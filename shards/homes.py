@@ -239,6 +239,7 @@ class FollowedHome(Facts):
                         claim = await claim_of(candidate)
                         if claim is not None and claim.id == passing.id:
                             found = candidate
+                            break  # the others may be away, and nobody asks them
                 finally:
                     await asyncio.gather(*(other.close() for other in candidates if other is not found))
                 if found is None:

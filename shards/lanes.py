@@ -1,8 +1,9 @@
 """Group commit: rows that wait together are committed together.
 
-One queue a lane. While a commit of a lane is under way the next one gathers; there is no timer, so an idle lane commits
-at once and a busy one in the largest groups that its store takes. What a commit leaves open is settled here, order by
-order (DESIGN, guarantee 4), so callers see decided outcomes, or an error that says what is not known.
+One queue a lane. While a commit of a lane is under way the next one gathers, so an idle lane commits at once. A busy
+one draws breath first: those who were just answered ask again, and would find the next commit gone without them, half
+of all in each (ADR 27). What a commit leaves open is settled here, order by order (DESIGN, guarantee 4), so callers see
+decided outcomes, or an error that says what is not known.
 """
 
 from __future__ import annotations
@@ -30,10 +31,20 @@ from shards.contract import (
     Unavailable,
     Verdict,
 )
+from shards.judging import is_very, judge
 
 _SWEEP_S: Final = 0.05
 """How often deadlines are looked at: the most by which a caller is answered late. One sweep looks at every row that
 waits, so it costs the less per row the busier the lanes are; a timer a row would cost more than its commit."""
+
+_BREATH_ROWS_MIN: Final = 8
+"""A commit of fewer rows is followed by the next at once: there are not enough callers for a group to gain by."""
+
+_BREATH_S_MAX: Final = 0.05
+"""The longest breath. None is longer than the commit before it took either."""
+
+_BREATH_BACK: Final = 0.8
+"""A breath ends early when so many rows wait, of those that were answered and those that waited already."""
 
 _PAUSE_S_MIN: Final = 0.01
 _PAUSE_S_MAX: Final = 0.5
@@ -59,7 +70,7 @@ class _Waiter:
 class _Lane:
     """The rows of one lane: those that wait, and those of its one commit under way."""
 
-    __slots__ = ("commit", "failures", "has_place", "name", "taken", "waiting")
+    __slots__ = ("awaited", "breath", "commit", "failures", "has_place", "name", "taken", "waiting")
 
     def __init__(self, name: Hashable) -> None:
         self.name = name
@@ -68,12 +79,14 @@ class _Lane:
         self.commit: asyncio.Task[None] | None = None  # held here: the event loop itself holds tasks weakly
         self.failures = 0  # store calls in a row that failed; 0 after one that did not
         self.has_place = False  # whether its task counts as one of the commits under way
+        self.breath: asyncio.TimerHandle | None = None  # ends the breath that it draws
+        self.awaited = 0  # a breath ends early when so many rows wait
 
 
 class Lanes:
     """All lanes of one shard. To be used from one event loop, the one it is made in.
 
-    A lane exists while rows wait or are under way in it, so there are never more lanes than rows.
+    A lane exists while rows wait or are under way in it, and for a breath after: lanes are as few as rows are.
     """
 
     def __init__(self, store: Store, *, shard: int, queue_rows_max: int, observer: Observer) -> None:
@@ -126,6 +139,9 @@ class Lanes:
         outcome: asyncio.Future[Outcome] = self._loop.create_future()
         lane.waiting.append(_Waiter(row, deadline, outcome, is_unknown=is_unknown))
         self._rows += 1
+        if lane.breath is not None and len(lane.waiting) >= lane.awaited:
+            lane.breath.cancel()
+            self._exhale(lane)
         return outcome
 
     async def close(self) -> None:
@@ -134,6 +150,10 @@ class Lanes:
         Takes as long as the latest deadline, or as the store's own timeouts when those are later.
         """
         self._closing = True
+        for lane in list(self._lanes.values()):
+            if lane.breath is not None:
+                lane.breath.cancel()
+                self._exhale(lane)
         if self._lanes:
             await self._drained.wait()
         if self._sweep_later is not None:
@@ -185,13 +205,27 @@ class Lanes:
 
     async def _run(self, lane: _Lane) -> None:
         """Commits what a lane has taken, and lets the lane go on."""
+        began_s = self._loop.time()
         again = await self._commit(lane)
-        self._rows -= len(lane.taken) - len(again)
+        answered = len(lane.taken) - len(again)
+        self._rows -= answered
         lane.taken = ()
         lane.waiting.extendleft(reversed(again))
         self._give_up_place(lane)
-        self._rest(lane)
+        lane.awaited = min(int(_BREATH_BACK * (answered + len(lane.waiting))), self._store.limits.rows_max)
+        if answered >= _BREATH_ROWS_MIN and len(lane.waiting) < lane.awaited and not self._closing:
+            breath_s = min(self._loop.time() - began_s, _BREATH_S_MAX)
+            lane.breath = self._loop.call_later(breath_s, self._exhale, lane)
+        else:
+            self._rest(lane)
         self._pump()
+
+    def _exhale(self, lane: _Lane) -> None:
+        """Lets a lane go on that has drawn breath."""
+        lane.breath = None
+        self._rest(lane)
+        if self._pump_soon is None:
+            self._pump_soon = self._loop.call_soon(self._pump)
 
     def _give_up_place(self, lane: _Lane) -> None:
         """Lets another lane commit instead of this one. Idempotent."""
@@ -275,21 +309,6 @@ class Lanes:
         self._sweep_later = self._loop.call_later(_SWEEP_S, self._sweep) if self._lanes else None
 
 
-def judge(row: Row, present: Row | None) -> Outcome | None:
-    """Returns what became of a row whose commit failed, given the row that a STRONG read found in its place.
-
-    None: it is not stored, and will not be unless it is committed again. APPLIED is said of this very row only: the
-    same request through another worker may have stored one of the same mark whose body differs (by its time), and then
-    the caller must answer from that one, as in any other replay.
-    """
-    stored = 0 if present is None else present.version
-    if stored == row.version - 1:
-        return None
-    if present is not None and _is_very(row, present):
-        return APPLIED
-    return Outcome(Verdict.CLASH, present)
-
-
 def _halves(part: Sequence[_Waiter]) -> tuple[Sequence[_Waiter], Sequence[_Waiter]]:
     """Returns the two halves, the first one last."""
     half = len(part) // 2
@@ -299,10 +318,6 @@ def _halves(part: Sequence[_Waiter]) -> tuple[Sequence[_Waiter], Sequence[_Waite
 def _is_over(part: Sequence[_Waiter], limits: CommitLimits) -> bool:
     size = sum(len(waiter.row.body) + len(waiter.row.marks) for waiter in part)
     return len(part) > limits.rows_max or size > limits.bytes_max
-
-
-def _is_very(row: Row, present: Row) -> bool:
-    return (present.customer, present.marks, present.body) == (row.customer, row.marks, row.body)
 
 
 def _is_decided(waiter: _Waiter, present: Row | None) -> bool:
@@ -320,7 +335,7 @@ def _answer(part: Sequence[_Waiter], outcomes: Sequence[Outcome]) -> list[_Waite
         if outcome.verdict is Verdict.DEFERRED:
             again.append(waiter)
         elif not waiter.outcome.done():
-            if waiter.is_unknown and outcome.present is not None and _is_very(waiter.row, outcome.present):
+            if waiter.is_unknown and outcome.present is not None and is_very(waiter.row, outcome.present):
                 outcome = APPLIED  # noqa: PLW2901  by the try that nobody heard of
             waiter.outcome.set_result(outcome)
     if len(again) == len(part):  # they wait for a refusal that is not there, and would for ever

@@ -151,8 +151,10 @@ class Journal:
 
     def _append(self, record: Mapping[str, Any], *, sync: bool) -> None:
         line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
+        before = os.fstat(self._fd).st_size
         written = os.write(self._fd, line)
         if written != len(line):
+            os.ftruncate(self._fd, before)  # else a later record would stand on the line of this one
             raise OSError(f"{self.path}: {written} of {len(line)} bytes were written; is the disk full?")
         if sync:
             os.fsync(self._fd)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
@@ -40,6 +40,11 @@ async def leftovers(fleet: Fleet, topology: Topology, record: RebalanceRecord) -
     return found
 
 
+def in_words(left: Sequence[Leftover]) -> str:
+    """Returns how much that is, for an operator."""
+    return f"copies of {len(left):,} slot{'s' * (len(left) != 1)}"
+
+
 def may_clean_up(record: RebalanceRecord, *, is_soaked: bool = False, now_unix_ms: int | None = None) -> None:
     """Raises ``IllegalStep`` when the record does not allow it, or the soak is not over; ``is_soaked``: it is."""
     if Command.CLEAN_UP not in record.legal():
@@ -51,7 +56,7 @@ def may_clean_up(record: RebalanceRecord, *, is_soaked: bool = False, now_unix_m
     if soaked_s < record.options.soak_s:
         raise IllegalStep(
             f"rebalance {record.id} has soaked for {soaked_s:.0f} of {record.options.soak_s} s: until then its copies "
-            "stay, to be compared with and to go back to; legal: start, reverse, verify, cleanup --now",
+            "stay, to be compared with and to go back to; it allows: start, reverse, verify, cleanup --now",
             ("start", "reverse", "verify", "cleanup --now"),
         )
 
@@ -82,7 +87,7 @@ async def clean_up(
         tell(done + 1, len(left))
     if record.state is State.DONE:
         await home.change("remove shards", lambda topology: _without(topology, record))
-    return await home.note("clean up", lambda record: record.after(Command.CLEAN_UP, who, f"{len(left)} copies"))
+    return await home.note("clean up", lambda record: record.after(Command.CLEAN_UP, who, in_words(left)))
 
 
 def _without(topology: Topology, record: RebalanceRecord) -> Topology | None:

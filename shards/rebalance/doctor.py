@@ -9,7 +9,7 @@ from shards.contract import StoreError
 from shards.leases import LEASE_S, LeaseDamaged, LeaseWatch, SlotStates
 from shards.leases.watch import read_states
 from shards.rebalance import commands
-from shards.rebalance.cleanup import Leftover, leftovers, may_clean_up
+from shards.rebalance.cleanup import Leftover, in_words, leftovers, may_clean_up
 from shards.rebalance.commands import Situation
 from shards.rebalance.fleet import Fleet, Part, part_of
 from shards.rebalance.record import Command, IllegalStep, State
@@ -149,7 +149,7 @@ async def _of_rows(fleet: Fleet, situation: Situation) -> list[Finding]:
         return [Finding(f"not every shard could be looked through: {error}", "doctor, once all shards answer")]
     if not left:
         return []
-    what = f"{len(left)} copies that nobody reads are kept"
+    what = f"old {in_words(left)} are kept, which nobody reads"
     try:
         may_clean_up(record)
     except IllegalStep as error:

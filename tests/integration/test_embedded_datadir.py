@@ -12,6 +12,7 @@ import apsw
 import pytest
 
 from shards.contract import Consistency, Row, Verdict
+from shards.homes import Passing, Step
 from shards.stores.embedded import (
     DataDirCorrupt,
     DataDirError,
@@ -29,7 +30,7 @@ from shards.stores.embedded import (
 )
 from shards.stores.embedded.datadir import check
 from shards.topology import Topology
-from shards.topology_store import TopologyStore
+from shards.topology_store import NAME, SCOPE, TopologyStore
 from tests.support.rows import new_row, next_version
 
 SHARDS = 2
@@ -306,3 +307,21 @@ def test_a_shard_can_be_added(tmp_path: Path) -> None:
         os.close(prepare(tmp_path, shards))
     with pytest.raises(DataDirError, match="holds 3 shards, but 4 are asked for"):
         prepare(tmp_path, 4)
+
+
+async def test_what_has_moved_away_is_told(data_dir: Path, tmp_path: Path) -> None:
+    """A directory whose topology is about to move is copied as ever; one whose topology has moved says where to."""
+    rows = await fill(data_dir)
+    topology = Topology.initial(SHARDS)
+    for step in (Step.OFFERED, Step.MOVED):
+        facts = await EmbeddedFacts.open(control_path(data_dir))
+        passing = Passing(step, "id", "keyspace next at node-1:9042", topology.to_bytes())
+        assert await facts.replace(SCOPE, NAME, topology.epoch, passing.to_fact(topology.epoch))
+        await facts.close()
+        if step is Step.OFFERED:
+            assert sorted(iterate_rows(data_dir)) == sorted(rows)
+            assert backup(data_dir, tmp_path / "backup") > len(rows)
+    with pytest.raises(DataDirError, match="the topology is kept in keyspace next at node-1:9042 now"):
+        list(iterate_rows(data_dir))
+    with pytest.raises(DataDirError, match="the topology is kept in keyspace next at node-1:9042 now"):
+        backup(data_dir, tmp_path / "another")

@@ -17,7 +17,7 @@ from server.app.orders import Orders
 from server.domain import order as domain
 from server.domain.order import Draft, Order
 from server.domain.states import TRANSITIONS, Verb
-from shards import lanes
+from shards import judging, lanes
 from shards.caches.local import LocalCache
 from shards.contract import APPLIED, Consistency, Outcome, Row, Unavailable, Verdict
 from shards.keys import Key
@@ -209,7 +209,7 @@ def unknown_is_taken_for_applied(patch: pytest.MonkeyPatch) -> None:
 @plant
 def a_mark_is_taken_for_the_row(patch: pytest.MonkeyPatch) -> None:
     """A row that another try of the same request stored is taken for one's own, though its bytes differ."""
-    judge = lanes.judge
+    judge = judging.judge
 
     def by_mark(row: Row, present: Row | None) -> Outcome | None:
         if present is not None and present.mark(row.version) == row.mark(row.version):

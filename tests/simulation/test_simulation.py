@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 import pytest
 
-from shards import lanes, routing
+from shards import judging, lanes, routing
 from shards.caches.local import LocalCache
 from shards.contract import (
     APPLIED,
@@ -128,7 +128,7 @@ def settling_does_not_read_strong(patch: pytest.MonkeyPatch) -> None:
 @plant
 def a_mark_is_taken_for_the_row(patch: pytest.MonkeyPatch) -> None:
     """A row that another try of the same request stored is taken for one's own."""
-    judge = lanes.judge
+    judge = judging.judge
 
     def by_mark(row: Row, present: Row | None) -> Outcome | None:
         if present is not None and present.mark(row.version) == row.mark(row.version):

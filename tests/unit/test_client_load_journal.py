@@ -1,5 +1,6 @@
 """The journal of a load: what it knows after any death of its writer."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,17 @@ def test_damage_is_named_with_its_line(source: Path, damage: bytes) -> None:
         file.write(damage)
     with pytest.raises(JournalError, match=r"journal:3 is damaged"):
         Journal.open(source, "digest")
+
+
+def test_a_record_that_was_cut_leaves_nothing(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a full disk took of a record is taken back, so that records after it are read by the next process."""
+    with Journal.open(source, "digest") as journal:
+        first = journal.begin(2, 1000)
+        write = os.write
+        with monkeypatch.context() as full:
+            full.setattr(os, "write", lambda fd, line: write(fd, line[:9]))
+            with pytest.raises(OSError, match="is the disk full"):
+                journal.begin(3, 2000)
+        journal.finish(first, {})
+    with Journal.open(source, "digest") as journal:
+        assert (journal.next_position, journal.done) == (2, {0})

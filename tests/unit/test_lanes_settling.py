@@ -20,7 +20,7 @@ from shards.contract import (
     Unavailable,
     Verdict,
 )
-from shards.lanes import judge
+from shards.judging import judge
 from tests.support.lanes_under_test import lanes_over
 from tests.support.memory_store import HeldStore, MemoryStore
 from tests.support.rows import new_row, next_version, soon

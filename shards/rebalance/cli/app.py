@@ -253,11 +253,15 @@ for _name, _wanting in (
 
 
 async def status(
-    session: Session, *, follow: Annotated[bool, typer.Option("--watch", "-w", help="Until it is over.")] = False
+    session: Session,
+    *,
+    follow: Annotated[
+        bool, typer.Option("--watch", "-w", help="Until it is over; with --json a line each time.")
+    ] = False,
 ) -> None:
     """Show how far the rebalance is, what holds it back, and what may be done next."""
     async with session.fleet() as fleet:
-        if follow and not session.as_json:
+        if follow:
             await watch(session, fleet)
             return
         situation = await commands.look(fleet)
@@ -343,7 +347,7 @@ async def clean_up(
         record = commands.to_clean_up(situation, now=now)
         if session.dry_run:
             left = await cleanup.leftovers(fleet, situation.topology, record)
-            session.print(f"{len(left)} copies would be deleted", {"dry_run": True, "copies": len(left)})
+            session.print(f"{cleanup.in_words(left)} would be deleted", {"dry_run": True, "copies": len(left)})
             return
         record = await cleanup.clean_up(fleet, session.actor)
     session.print(show.record_line(record, f"is clean ({record.entries[-1].detail} deleted)"), forms.record(record))

@@ -14,6 +14,7 @@ class ExitCode(enum.IntEnum):
     REFUSED = 3
     UNAVAILABLE = 4
     UNFINISHED = 5
+    DEFECT = 6
 
     @property
     def meaning(self) -> str:
@@ -28,6 +29,7 @@ _MEANING = {
     ExitCode.REFUSED: "not a legal step now; the message says what is",
     ExitCode.UNAVAILABLE: "where the orders or the topology are kept does not answer, or is not as told",
     ExitCode.UNFINISHED: "the mover left before the end, or slots are stuck; nothing is lost",
+    ExitCode.DEFECT: "something that this program did not expect; nothing is lost, and `run` goes on",
 }
 
 

@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,6 +197,9 @@ def _run(session: Session, action: Action, values: dict[str, Any]) -> int:
     except BrokenPipeError:  # `| head` has seen enough; Python would complain once more at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except Exception:  # noqa: BLE001  Python's own exit code would say that something was found
+        traceback.print_exc()
+        return ExitCode.DEFECT
 
 
 async def _awaited(coroutine: Awaitable[ExitCode | None]) -> ExitCode | None:

@@ -74,11 +74,15 @@ async def watch(session: Session, fleet: Fleet) -> None:
     async def until_over() -> None:
         while True:
             situation = await commands.look(fleet)
+            if session.as_json:
+                session.print("", forms.situation(situation))
             if situation.record is None or not situation.record.is_open:
                 return
             await asyncio.sleep(_REFRESH_S)  # sleep: the interval of looking
 
-    await _follow(session, fleet, asyncio.ensure_future(until_over()), _Messages(), [])
+    over = asyncio.ensure_future(until_over())
+    await _follow(session, fleet, over, _Messages(), [])
+    over.result()  # raises what kept it from looking
 
 
 async def _follow(

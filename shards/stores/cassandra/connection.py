@@ -87,7 +87,7 @@ class Connection:
         if self._connecting.done():
             self._connecting.result()
         if self._link is None:
-            _log.warning("%s: %s; its orders are unavailable until it is there", self._name, self._why_not)
+            _log.warning("%s: %s; it is tried again until it is there", self._name, self._why_not)
 
     def link(self) -> Link:
         """Returns the link. Raises ``Unavailable`` where there is none."""

@@ -14,6 +14,8 @@ from typing import Any, Final
 import apsw
 
 from shards.contract import Row
+from shards.facts import Fact
+from shards.homes import Step, passing_of
 from shards.stores.embedded import statements
 from shards.stores.embedded.datadir import (
     check,
@@ -132,8 +134,11 @@ def _topology(control: apsw.Connection, path: Path) -> Topology | None:
     row = control.execute(_TOPOLOGY).fetchone()
     if row is None:
         return None
+    passing = passing_of(Fact(1, row[0]))
+    if passing is not None and passing.step is Step.MOVED:
+        raise DataDirError(f"{path}: the topology is kept in {passing.where} now, and this directory is but a part")
     try:
-        return Topology.from_bytes(row[0])
+        return Topology.from_bytes(row[0] if passing is None else passing.topology)
     except TopologyDamaged as error:
         raise DataDirCorrupt(f"{path}: {error}") from error
 
