@@ -7,14 +7,16 @@ has an implementation, and one acceptance suite (``tests/contract``) holds them 
 The law:
 
 1. **A change is conditional** on the revision that is there, and raises it. Of several that meet one wins.
-2. **What a change returned is durable**, but for ``grant`` and ``renew``: what these wrote may be forgotten when the
-   machine that keeps it loses power, together with every process on it. Killing processes loses nothing.
+2. **What a change returned is durable**, but for ``grant``, ``renew`` and ``tell``: what these wrote may be forgotten
+   when the machine that keeps it loses power, together with every process on it. Killing processes loses nothing.
 3. **read** is linearizable with all changes. **glance**, **revision** and **list** show every change that was
    acknowledged before they began, and perhaps later ones that are not acknowledged yet. A ``list`` that follows a
    change of its scope shows every fact whose change came before that one.
 4. **grant and renew are atomic with their guard**: they happen only while the guard's fact is of the guard's revision.
    So whoever has replaced that fact knows that nothing is granted or renewed under its old revision any more.
-5. **Failures are honest**: ``Unavailable``, ``Overloaded`` and ``Invalid`` mean that nothing was or will be written;
+5. **tell has no condition**: one process alone ever tells a fact of a name, with rising revisions, and what it told
+   last stays, whatever lands late. Told facts are what ``list`` is for; they are as durable as granted ones.
+6. **Failures are honest**: ``Unavailable``, ``Overloaded`` and ``Invalid`` mean that nothing was or will be written;
    after any other failure it may have been, or may yet be, written, as far as its condition still holds then.
 """
 
@@ -47,7 +49,7 @@ class Guard(NamedTuple):
 
 
 class Facts(Protocol):
-    """Keeps facts by scope and name, for many processes at once. All methods raise ``StoreError`` (law 5).
+    """Keeps facts by scope and name, for many processes at once. All methods raise ``StoreError`` (law 6).
 
     Facts of one scope are kept together; facts of different scopes know nothing of each other.
     """
@@ -84,6 +86,12 @@ class Facts(Protocol):
         """Replaces a fact of any lower revision while the guard holds; False otherwise. Made once, not again.
 
         Several may be under way at once: the highest revision stays.
+        """
+
+    async def tell(self, scope: str, name: str, fact: Fact) -> None:
+        """Stores a fact in the place of what this process told before, at a fraction of what a condition costs.
+
+        What somebody deleted may stay away for a while, though it is told again.
         """
 
     async def close(self) -> None:

@@ -175,6 +175,10 @@ class FollowedHome(Facts):
         """See ``Facts.renew``."""
         return await self._beside(lambda home: home.renew(scope, name, fact, guard))
 
+    async def tell(self, scope: str, name: str, fact: Fact) -> None:
+        """See ``Facts.tell``."""
+        await self._beside(lambda home: home.tell(scope, name, fact))
+
     async def close(self) -> None:
         """Closes the homes that were followed to; the first one is its opener's. Idempotent."""
         for facts in self._reached.values():

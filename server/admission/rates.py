@@ -20,6 +20,9 @@ CALLERS_MAX: Final = 10_000
 OTHERS: Final = "(others)"
 """No caller id: it could not be told from one otherwise, and who is in there can say nothing else of itself."""
 
+SWEEP_S: Final = 0.1
+"""Between two looks for callers that can be forgotten, when there is no room: one costs as much as some calls do."""
+
 GRANT_S: Final = 0.1
 """A grant holds at most what the rate gives in this time: what is granted to one worker is gone for the others."""
 
@@ -100,6 +103,7 @@ class Rates:
         self._grant_max = max(1, int(limit.per_second * GRANT_S))
         self._ask = ask
         self._rest_until = 0.0
+        self._swept_s = float("-inf")
         self._callers: dict[str, _Caller] = {}
 
     def __repr__(self) -> str:
@@ -149,10 +153,11 @@ class Rates:
         self._ask(ask)
 
     def _new(self, caller_id: str, now: float) -> _Caller:
-        if len(self._callers) >= CALLERS_MAX:
+        if len(self._callers) >= CALLERS_MAX and now - self._swept_s >= SWEEP_S:
+            self._swept_s = now
             idle = [key for key, one in self._callers.items() if one.due <= now and not one.granted and not one.asking]
             for key in idle:
                 del self._callers[key]
-            if not idle:
-                caller_id = OTHERS
+        if len(self._callers) >= CALLERS_MAX:
+            caller_id = OTHERS
         return self._callers.setdefault(caller_id, _Caller())

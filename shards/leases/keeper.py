@@ -2,9 +2,13 @@
 
 **A renewal is a confirmation.** It says under which states the worker acts, so it is sent under new ones only when
 everything they ask is done: the topology is known from the epoch they name on, and no operation that began on a slot
-before it was paused will be answered. A store that is slow or refuses is asked again and again while the lease lasts;
-after that nothing of the shard is answered until the lease is there again. Whatever fails, and however late an answer
-of the store comes, the worker holds its lease no longer than the store's own row says.
+before it was paused will be answered. Where a mover waits for that, while slots are paused, the worker gives its
+**word** first: that it acts under these states is true from then on, whatever becomes of the lease, so it needs no
+condition and no round of Paxos. Only the lease lets it answer.
+
+A store that is slow or refuses is asked again and again while the lease lasts; after that nothing of the shard is
+answered until the lease is there again. Whatever fails, and however late an answer of the store comes, the worker
+holds its lease no longer than the store's own row says.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from typing import Any, Final, Protocol, TypeVar
 from shards.contract import StoreError
 from shards.facts import Facts, Guard
 from shards.leases.hold import Hold, boottime_s
-from shards.leases.states import LEASE_S, SCOPE, STATES, Lease, SlotStates
+from shards.leases.states import LEASE_S, SCOPE, STATES, Lease, SlotStates, Word
 from shards.leases.watch import LeaseWatch, glance_states, read_states
 
 T = TypeVar("T")
@@ -112,6 +116,7 @@ class Keeper:
         self._is_served = True  # whether the slots that they do not pause any more have been opened
         self._revision = 0  # of the lease's fact: every grant and renewal takes the next
         self._was_granted = False
+        self._told = 0  # revision of the word's fact
         self._is_held = False
         self._sent_s = boottime_s()  # when the last renewal that succeeded was sent
         self._renewals = 0
@@ -140,9 +145,9 @@ class Keeper:
         await self._held.wait()
 
     def epoch_changed(self) -> None:
-        """Lets the lease tell the new epoch soon, where movers wait for it: where slots are paused."""
-        if self._states is not None and self._states.paused:
-            self._renew.set()
+        """Tells the new epoch where movers wait for it: where slots are paused. The next renewal tells it, too."""
+        if self._states is not None and self._states.paused and self._tasks:
+            self._spawn(self._tell(self._states))
 
     async def leave(self) -> None:
         """Gives the lease back: nothing of the shard is answered any more, and nobody waits for it. Idempotent."""
@@ -158,9 +163,10 @@ class Keeper:
             async with asyncio.timeout(_LEAVE_S):
                 if self._calls:
                     await asyncio.wait(self._calls)  # what is still under way would come after the removal
-                revision = await self._call(self._facts.revision(SCOPE, self._name))
-                if revision:
-                    await self._call(self._facts.delete(SCOPE, self._name, revision))
+                for name in (Word(self._worker, 0, 0).fact_name, self._name):
+                    revision = await self._call(self._facts.revision(SCOPE, name))
+                    if revision:
+                        await self._call(self._facts.delete(SCOPE, name, revision))
         if self._calls:  # drivers are not closed under their calls
             await asyncio.wait(self._calls)
 
@@ -192,22 +198,41 @@ class Keeper:
             with suppress(TimeoutError):
                 async with asyncio.timeout(interval_s):
                     await self._look.wait()
-        if states is None or self._look.is_set():
-            self._look.clear()
-            return await self._call(read_states(self._facts))
-        # whether they still are the latest is told by the renewal under them, which callers wait for
-        seen = await self._call(glance_states(self._facts))
-        return seen if seen is not None and seen.revision > states.revision else None
+        was_asked = self._look.is_set()
+        self._look.clear()
+        if states is not None:
+            # whether they still are the latest is told by the renewal under them, which callers wait for
+            seen = await self._call(glance_states(self._facts))
+            if seen is not None and seen.revision > states.revision:
+                return seen
+            if not was_asked:
+                return None
+        return await self._call(read_states(self._facts))
 
     async def _adopt(self, states: SlotStates) -> None:
         if states.epoch_min > self._placement.epoch:
             await self._placement.reach(states.epoch_min)
         self._placement.hurry(self._shard, is_active=states.is_active, is_paused=bool(states.paused))
         await self._slots.pause(self._shard, states.paused)
-        if self._states is None or self._states.revision != states.revision:
-            self._states, self._is_served = states, False
+        before, self._states = self._states, states
+        if before is not None and before.revision == states.revision:
+            await self._confirm(states)  # the lease is not what it was
+            return
+        self._is_served = False
         # not before here: this is what tells the mover that the pause has been taken note of
-        await self._confirm(states)
+        if not self._was_granted:
+            await self._confirm(states)
+        elif states.paused:
+            await self._call(self._tell(states))
+            if before is None or before.paused - states.paused or boottime_s() - self._sent_s > RENEW_S:
+                self._renew.set()
+        else:
+            self._renew.set()
+
+    async def _tell(self, states: SlotStates) -> None:
+        self._told += 1
+        word = Word(self._worker, states.revision, self._placement.epoch)
+        await self._facts.tell(SCOPE, word.fact_name, word.to_fact(self._told))
 
     async def _confirm(self, states: SlotStates) -> None:
         if self._was_granted and await self._send(states, self._facts.renew):
@@ -240,6 +265,8 @@ class Keeper:
             if not await self._send(states, self._facts.renew):
                 self._look.set()
         except StoreError as error:
+            if not self._is_served:  # callers may wait for it
+                self._look.set()
             _log.debug("shard %d: a renewal of the lease failed: %s", self._shard, error)
 
     async def _send(self, states: SlotStates, operation: Any) -> bool:  # noqa: ANN401  Facts.grant or Facts.renew

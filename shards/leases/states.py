@@ -19,6 +19,9 @@ STATES: Final = "states"
 LEASE_PREFIX: Final = "lease/"
 """Before the worker's name in the name of its lease."""
 
+WORD_PREFIX: Final = "word/"
+"""Before the worker's name in the name of its word."""
+
 LEASE_S: Final = 5.0
 """How long a lease lasts from before it was granted or renewed: five times the interval of renewals, so that a store
 may refuse or delay several in a row."""
@@ -139,6 +142,40 @@ class Lease:
         return LEASE_PREFIX + self.worker
 
 
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What a worker will never go behind again, told beside its lease: true for as long as the process lives.
+
+    It gives no right to anything, so it needs no condition, and arrives sooner than a renewal that says the same.
+    """
+
+    worker: str
+    states_revision: int
+    """No operation is answered that these states, or any before, have ended; all that they ask is done."""
+    epoch: int
+    """It acts under the topology of this epoch, or a later one."""
+
+    def to_fact(self, revision: int) -> Fact:
+        """Returns the fact that tells it; revisions rise."""
+        return Fact(revision, msgspec.json.encode(_WordForm(_FORMAT, self.states_revision, self.epoch)))
+
+    @classmethod
+    def from_fact(cls, name: str, fact: Fact) -> Self:
+        """Returns what ``to_fact`` told under the name of a fact. Raises ``LeaseDamaged``."""
+        try:
+            told = msgspec.json.decode(fact.value, type=_WordForm)
+        except msgspec.DecodeError as error:
+            raise LeaseDamaged(f"{name} cannot be read: {error}") from error
+        if told.format != _FORMAT:
+            raise LeaseDamaged(f"{name} is of format {told.format}; this release reads {_FORMAT}")
+        return cls(name.removeprefix(WORD_PREFIX), told.states_revision, told.epoch)
+
+    @property
+    def fact_name(self) -> str:
+        """The name of the fact that tells it."""
+        return WORD_PREFIX + self.worker
+
+
 class _StatesForm(msgspec.Struct, frozen=True):
     """How the states are kept: JSON, so that an operator can read it in a database shell."""
 
@@ -157,3 +194,11 @@ class _LeaseForm(msgspec.Struct, frozen=True):
     epoch: int
     duration_s: float
     telemetry: Telemetry
+
+
+class _WordForm(msgspec.Struct, frozen=True):
+    """How a word is told."""
+
+    format: int
+    states_revision: int
+    epoch: int

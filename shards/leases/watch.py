@@ -8,7 +8,17 @@ from typing import Final, NamedTuple
 from shards.contract import Corrupt
 from shards.facts import Fact, Facts
 from shards.leases.hold import boottime_s
-from shards.leases.states import LEASE_MARGIN, LEASE_PREFIX, SCOPE, STATES, Lease, LeaseDamaged, SlotStates
+from shards.leases.states import (
+    LEASE_MARGIN,
+    LEASE_PREFIX,
+    SCOPE,
+    STATES,
+    WORD_PREFIX,
+    Lease,
+    LeaseDamaged,
+    SlotStates,
+    Word,
+)
 
 
 class SeenLease(NamedTuple):
@@ -19,11 +29,25 @@ class SeenLease(NamedTuple):
     """Of its fact: another one than before says that it was renewed."""
     seen_s: float
     """When this revision was first seen (the watch's clock): it was granted or renewed before that."""
+    word: Word | None = None
+    """What its worker has told beside it."""
+    word_revision: int = 0
+    """Of the word's fact; 0 for none."""
 
     @property
     def ends_s(self) -> float:
         """From then on its worker answers nothing under it for sure (the watch's clock)."""
         return self.seen_s + self.lease.duration_s * (1 + LEASE_MARGIN)
+
+    @property
+    def states_revision(self) -> int:
+        """Its worker answers under no states before these, whatever comes."""
+        return max(self.lease.states_revision, self.word.states_revision if self.word else 0)
+
+    @property
+    def epoch(self) -> int:
+        """Its worker acts under no topology before this one, whatever comes."""
+        return max(self.lease.epoch, self.word.epoch if self.word else 0)
 
 
 class SlotStatesWriter:
@@ -75,11 +99,14 @@ class LeaseWatch:
                 continue
             try:
                 lease = Lease.from_fact(name, fact)
+                told = found.get(WORD_PREFIX + lease.worker)
+                word = None if told is None else Word.from_fact(WORD_PREFIX + lease.worker, told)
             except LeaseDamaged as error:
                 raise Corrupt(str(error)) from error
-            before = self._seen.get(lease.worker)
-            is_known = before is not None and before.revision == fact.revision
-            seen[lease.worker] = before if is_known and before is not None else SeenLease(lease, fact.revision, now_s)
+            one = self._seen.get(lease.worker)
+            if one is None or one.revision != fact.revision:
+                one = SeenLease(lease, fact.revision, now_s)
+            seen[lease.worker] = one._replace(word=word, word_revision=told.revision if told else 0)
         self._seen = seen
         return seen
 
@@ -98,18 +125,20 @@ class LeaseWatch:
         return {
             worker: seen
             for worker, seen in self._seen.items()
-            if seen.lease.states_revision < states_revision
+            if seen.states_revision < states_revision
             and now_s < min(seen.ends_s, written_s + seen.lease.duration_s * (1 + LEASE_MARGIN))
         }
 
     def behind(self, epoch: int) -> Mapping[str, SeenLease]:
         """Returns those of the last look whose workers may still act under a topology before ``epoch``."""
-        return {worker: seen for worker, seen in self.live().items() if seen.lease.epoch < epoch}
+        return {worker: seen for worker, seen in self.live().items() if seen.epoch < epoch}
 
     async def forget(self, worker: str) -> bool:
         """Removes the lease of a worker, which must have ended; False when it was renewed. Raises ``StoreError``."""
         seen = self._seen[worker]
         assert self._clock_s() >= seen.ends_s, "a lease is removed by its worker until it has ended"
+        if seen.word is not None:  # first: nobody would look for a word without a lease
+            await self._facts.delete(SCOPE, seen.word.fact_name, seen.word_revision)
         return await self._facts.delete(SCOPE, seen.lease.fact_name, seen.revision)
 
 

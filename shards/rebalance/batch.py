@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from shards.contract import StoreError
+from shards.contract import StoreError, Unavailable
 from shards.keys import format_uuid
 from shards.rebalance.copying import Copying
 from shards.rebalance.fleet import At, Part
@@ -32,6 +32,12 @@ _ROUNDS_MAX: Final = 12
 _LARGE_ROWS: Final = 2_000  # when rounds do not get smaller than this, the slots are not paused: it would last
 _TRIES_MAX: Final = 5
 _RETRY_S: Final = 0.5
+
+_AWAY_TRIES_MAX: Final = 24
+"""So often a shard that is away is tried again, half a second later each time: for two and a half minutes, in which a
+node is started again. Nothing is paused meanwhile."""
+
+_LOOK_S: Final = 0.5  # between two looks, while waiting so, whether the slots are still to be moved
 
 
 class Outcome(NamedTuple):
@@ -93,23 +99,34 @@ class Batch:
     async def run(self, is_wanted: Callable[[], bool]) -> Outcome:
         """Moves the slots; ``is_wanted`` is asked before they are paused, False leaves them where they are.
 
-        A store that fails is tried again a few times; then its slots are stuck. Raises ``Deposed``.
+        A store that fails is tried again a few times, one that is away more often; then its slots are stuck. Raises
+        ``Deposed``.
         """
-        tries = 1
+        failed = away = 0
         while True:
             try:
                 await self._once(is_wanted)
             except StoreError as error:
                 # whatever was paused is open again: see _under_pause
-                if tries == _TRIES_MAX:
+                is_away = isinstance(error, Unavailable)
+                failed, away = failed + (not is_away), away + is_away
+                if failed < _TRIES_MAX and away < _AWAY_TRIES_MAX:
+                    self.state = f"waiting after an error: {error}"
+                    if await self._waited(_RETRY_S * (failed + away + 1), is_wanted):
+                        continue
+                else:
                     reason = f"{type(error).__name__}: {error}"
                     self._stuck.extend([Stuck(move.slot, reason) for move in self._left()])
-                else:
-                    tries += 1
-                    self.state = f"waiting after an error: {error}"
-                    await asyncio.sleep(_RETRY_S * tries)
-                    continue
             return Outcome(tuple(self._moved), tuple(self._stuck), tuple(self._pauses))
+
+    async def _waited(self, seconds: float, is_wanted: Callable[[], bool]) -> bool:
+        """Waits; False as soon as the slots are not to be moved any more."""
+        until_s = time.monotonic() + seconds
+        while is_wanted():
+            if (left_s := until_s - time.monotonic()) <= 0:
+                return True
+            await asyncio.sleep(min(_LOOK_S, left_s))
+        return False
 
     async def _once(self, is_wanted: Callable[[], bool]) -> None:
         self._rows_before = self.rows

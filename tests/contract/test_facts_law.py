@@ -122,6 +122,18 @@ async def test_renewals_may_overtake_each_other(facts: Facts, other: Facts) -> N
     assert await facts.list("s") == {DOC: Fact(1, b"doc")}
 
 
+async def test_what_is_told_needs_no_condition(facts: Facts, other: Facts) -> None:
+    """What a process told last is listed for all, whatever became of the facts beside it; what is deleted is gone."""
+    await facts.tell("s", "word", Fact(1, b"1"))
+    await other.create("s", DOC, Fact(1, b"doc"))
+    await facts.tell("s", "word", Fact(2, b"2"))
+    assert await other.list("s") == {"word": Fact(2, b"2"), DOC: Fact(1, b"doc")}
+    await asyncio.gather(*(facts.tell("s", "word", Fact(revision, b"%d" % revision)) for revision in range(3, 20)))
+    assert await other.glance("s", "word") == await other.read("s", "word") == Fact(19, b"19")
+    assert await other.delete("s", "word", 19)
+    assert await facts.list("s") == {DOC: Fact(1, b"doc")}
+
+
 async def test_one_of_many_replacements_wins(facts: Facts, other: Facts) -> None:
     """Counting by many at once loses no step: each revision was written by exactly one."""
     await facts.create("s", "n", Fact(1, b""))

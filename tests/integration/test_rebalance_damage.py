@@ -68,8 +68,9 @@ async def test_a_flipped_byte_is_named_to_the_operator_and_stops_its_slot(
         await (await part_of(fleet, 1 - source)).copies.place([bad], {})
 
         moved = ["split", "--customer", CUSTOMER, "--to", str(1 - source)]
-        await run(ExitCode.UNFINISHED, "start", *moved, *where)
+        output = await run(ExitCode.UNFINISHED, "start", *moved, *where)
         order_id = format_uuid(damaged.key.order_id)
+        assert f"stuck: slot {slot}: the copy differs in order {order_id}" in output
         output = await run(ExitCode.OK, "status", *where)
         assert f"slot {slot}: the copy differs in order {order_id}" in output
         assert not [row for row in rows if row is not damaged and format_uuid(row.key.order_id) in output]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
 from tests.model.state import LEASE, TRIES_MAX, Doc, Message, Mover, Place, Scope, State
-from tests.model.stores import land, put_row, send_late
+from tests.model.stores import land, put_row, send_late, silenced
 
 Step = tuple[str, State]
 
@@ -121,13 +121,16 @@ def _pause(state: State, mover: Mover, scope: Scope, mutants: Collection[str]) -
 
 def _confirm(state: State, mover: Mover, scope: Scope, mutants: Collection[str]) -> Iterator[Step]:
     source, _, _ = _source(mover, scope)
-    leases = [worker.leases[source] for worker in state.workers]
-    all_confirmed = all(lease is None or lease.revision >= mover.revision for lease in leases)
+    all_confirmed = all(
+        lease is None or max(lease.revision, worker.words[source].revision) >= mover.revision
+        for worker in state.workers
+        for lease in (worker.leases[source],)
+    )
     if "the pause is not waited for" in mutants:
         yield "waits for nobody", state._replace(mover=mover._replace(step="rest"))
     elif mover.timer == 0 or all_confirmed:
         why = "has every confirmation" if all_confirmed else "has waited for all leases to end"
-        yield why, state._replace(mover=mover._replace(step="rest", timer=0))
+        yield why, silenced(state)._replace(mover=mover._replace(step="rest", timer=0))
 
 
 def _rest(state: State, mover: Mover, scope: Scope, mutants: Collection[str]) -> Iterator[Step]:
@@ -199,10 +202,13 @@ def _flip(state: State, mover: Mover, scope: Scope, mutants: Collection[str]) ->
 
 def _known(state: State, mover: Mover, scope: Scope, mutants: Collection[str]) -> Iterator[Step]:
     source, _ = scope.moves[mover.move]
-    leases = [worker.leases[source] for worker in state.workers]
-    all_know = all(lease is None or lease.epoch >= mover.epoch for lease in leases)
+    all_know = all(
+        lease is None or max(lease.epoch, worker.words[source].epoch) >= mover.epoch
+        for worker in state.workers
+        for lease in (worker.leases[source],)
+    )
     if all_know or "epoch_min only at a new lease, and no wait" in mutants:
-        yield "sees that all know the epoch", state._replace(mover=mover._replace(step="open"))
+        yield "sees that all know the epoch", silenced(state)._replace(mover=mover._replace(step="open"))
 
 
 def _open(state: State, mover: Mover, scope: Scope, mutants: Collection[str]) -> Iterator[Step]:

@@ -59,6 +59,16 @@ class View(NamedTuple):
     is_paused: bool
 
 
+class Word(NamedTuple):
+    """What a worker has told a shard that it will never again act before. It has no condition, and lends no time."""
+
+    revision: int
+    epoch: int
+
+
+SILENT: Final = Word(0, 0)
+
+
 class Op(NamedTuple):
     """A caller's operation under way in a worker, bound to the shard and gen it began under."""
 
@@ -83,6 +93,8 @@ class Worker(NamedTuple):
     leases: tuple[Lease | None, Lease | None]
     """Its rows in the shards' control partitions."""
     renewals: tuple[Renewal | None, Renewal | None]
+    words: tuple[Word, Word]
+    """Its words beside its leases; ``SILENT`` also where the lease says as much."""
     op: Op | None
 
 
@@ -166,6 +178,8 @@ class Scope:
     damages: int = 0
     has_split_renewals: bool = False
     """Renewals are sent, land and are answered one by one, and any of that may be lost; else in one step."""
+    has_words: bool = True
+    """Workers give their word beside their leases."""
     chain: str = ""
     """The order before all begins."""
     first_step: str = "copy"
@@ -176,7 +190,7 @@ class Scope:
         place, doc = Place(1, 0, 0), Doc(1, is_paused=False, epoch_min=0)
         lease, view = Lease(1, 1, LEASE), View(1, is_paused=False)
         gens = len(self.moves) + self.cancels + self.crashes * 3
-        worker = Worker(place, (view, view), (LEASE, LEASE), (lease, lease), (None, None), None)
+        worker = Worker(place, (view, view), (LEASE, LEASE), (lease, lease), (None, None), (SILENT, SILENT), None)
         return State(
             place=place,
             docs=(doc, doc),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TypeVar
 
-from tests.model.state import Doc, Message, Place, State
+from tests.model.state import SILENT, Doc, Message, Place, State
 
 _T = TypeVar("_T")
 
@@ -19,6 +19,13 @@ def put(pair: tuple[_T, _T], at: int, value: _T) -> tuple[_T, _T]:
     return (value, pair[1]) if at == 0 else (pair[0], value)
 
 
+def silenced(state: State) -> State:
+    """Returns the state without words of workers, when no mover waits for those any more; who is asked tells again."""
+    if all(worker.words == (SILENT, SILENT) for worker in state.workers):
+        return state
+    return state._replace(workers=tuple(worker._replace(words=(SILENT, SILENT)) for worker in state.workers))
+
+
 def put_row(state: State, shard: int, gen: int, chain: str) -> State:
     """Returns the state with one row replaced."""
     gens = state.rows[shard]
@@ -30,7 +37,7 @@ def land(state: State, message: Message, mutants: Collection[str]) -> State | No
     _, shard, number, value = message
     if isinstance(value, Doc):
         present = state.docs[shard].revision == number
-        return state._replace(docs=put(state.docs, shard, value)) if present else None
+        return silenced(state._replace(docs=put(state.docs, shard, value))) if present else None
     if isinstance(value, Place):
         present = state.place.epoch == number or "flip is unconditional" in mutants
         return state._replace(place=value) if present else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from tests.model.state import LEASE, Lease, Message, Op, Renewal, Scope, State, View, Worker
+from tests.model.state import LEASE, SILENT, Lease, Message, Op, Renewal, Scope, State, View, Word, Worker
 from tests.model.stores import land, put, send_late, show
 
 Step = tuple[str, State]
@@ -21,6 +21,9 @@ def steps(state: State, scope: Scope, mutants: Collection[str]) -> Iterator[Step
         for shard in (0, 1):
             for what, after in renew(state, number, worker, shard, mutants):
                 yield f"{name} {what}", after
+            if scope.has_words:
+                for what, after in _tell(state, number, worker, shard, mutants):
+                    yield f"{name} {what}", after
         for what, after in _serve(state, number, worker, mutants):
             yield f"{name} {what}", after
 
@@ -107,7 +110,7 @@ def _renew_at_once(state: State, number: int, worker: Worker, shard: int, mutant
     if not _may_renew(state, worker, shard, mutants):
         return
     lease = Lease(worker.views[shard].revision, worker.known.epoch, LEASE)
-    renewed = worker._replace(valid=put(worker.valid, shard, LEASE), leases=put(worker.leases, shard, lease))
+    renewed = _leased(worker, shard, lease)._replace(valid=put(worker.valid, shard, LEASE))
     if renewed != worker:
         yield f"renews on shard {shard} under revision {lease.revision}", _with(state, number, renewed)
 
@@ -129,8 +132,41 @@ def _renew_in_parts(state: State, number: int, worker: Worker, shard: int, mutan
         yield f"hears that its lease on shard {shard} is renewed ({left} left)", after(believes, None)
     elif renewal.revision == state.docs[shard].revision or "renewals do not look at the document" in mutants:
         lease = Lease(renewal.revision, renewal.epoch, LEASE)
-        landed = worker._replace(leases=put(worker.leases, shard, lease))
+        landed = _leased(worker, shard, lease)
         yield f"has its renewal granted by shard {shard}", after(landed, renewal._replace(has_landed=True))
+
+
+def _leased(worker: Worker, shard: int, lease: Lease) -> Worker:
+    """Returns the worker with a lease; a word that says no more than the lease does is left out: one state less."""
+    word = worker.words[shard]
+    if word.revision <= lease.revision and word.epoch <= lease.epoch:
+        worker = worker._replace(words=put(worker.words, shard, SILENT))
+    return worker._replace(leases=put(worker.leases, shard, lease))
+
+
+def _tell(state: State, number: int, worker: Worker, shard: int, mutants: Collection[str]) -> Iterator[Step]:
+    """Tells what it acts under by an unconditional write. One that lands late says what an earlier one would have.
+
+    Left out are words for which no mover waits: they change nothing.
+    """
+    lease, said, view = worker.leases[shard], worker.words[shard], worker.views[shard]
+    if "a word is taken for a lease" in mutants and not worker.valid[shard]:
+        yield (
+            f"takes its lease on shard {shard} for renewed",
+            _with(state, number, worker._replace(valid=put(worker.valid, shard, LEASE))),
+        )
+    is_early = "a worker gives its word before it has acted" in mutants
+    waiting = {mover.step for mover in (state.mover, state.deposed) if mover is not None}
+    if lease is None or not (view.is_paused or is_early):
+        return
+    word = Word(state.docs[shard].revision if is_early else view.revision, worker.known.epoch)
+    confirms = "confirm" in waiting and word.revision > max(said.revision, lease.revision)
+    knows = "known" in waiting and word.epoch > max(said.epoch, lease.epoch)
+    if not (confirms or knows):
+        return
+    told = worker._replace(words=put(worker.words, shard, word))
+    what = f"tells shard {shard} that it acts under revision {word.revision} and epoch {word.epoch}"
+    yield what, _with(state, number, told)
 
 
 def _serve(state: State, number: int, worker: Worker, mutants: Collection[str]) -> Iterator[Step]:

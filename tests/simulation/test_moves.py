@@ -16,7 +16,7 @@ import pytest
 from shards.facts import Facts
 from shards.leases import SlotStates, keeper
 from shards.leases.hold import Hold
-from shards.leases.watch import read_states
+from shards.leases.watch import glance_states, read_states
 from shards.places import Places
 from tests.simulation.moves_world import play
 
@@ -96,7 +96,12 @@ def any_topology_will_do(patch: pytest.MonkeyPatch) -> None:
     async def without(facts: Facts) -> SlotStates:
         return replace(await read_states(facts), epoch_min=0)
 
+    async def glance_without(facts: Facts) -> SlotStates | None:
+        states = await glance_states(facts)
+        return None if states is None else replace(states, epoch_min=0)
+
     patch.setattr(keeper, "read_states", without)
+    patch.setattr(keeper, "glance_states", glance_without)
 
 
 @pytest.mark.parametrize("name", PLANTS)

@@ -81,6 +81,10 @@ class MemoryFacts(Facts):
             ),
         )
 
+    async def tell(self, scope: str, name: str, fact: Fact) -> None:
+        """See ``Facts.tell``."""
+        await self._call("tell", lambda: self._revision(scope, name) < fact.revision and self._put(scope, name, fact))
+
     async def close(self) -> None:
         """Nothing to do."""
 

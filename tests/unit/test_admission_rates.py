@@ -149,3 +149,13 @@ def test_callers_are_bounded() -> None:
     assert rates.check("later", 1, 1000.0) == 0
     assert len(rates._callers) < 10
     assert module.OTHERS not in rates._callers
+
+
+def test_callers_that_cannot_be_kept_are_cheap() -> None:
+    """Where there is no room, idle callers are looked for ten times a second at most, whoever calls meanwhile."""
+    rates = Rates(RateLimit(1.0, 2), 1)
+    for number in range(CALLERS_MAX):
+        rates.check(f"caller-{number}", 1, 10.0)  # each is idle from 11.0 on
+    for now, is_full in ((10.99, True), (10.99 + module.SWEEP_S / 2, True), (10.99 + 2 * module.SWEEP_S, False)):
+        rates.check("one more", 1, now)
+        assert (len(rates._callers) >= CALLERS_MAX) is is_full

@@ -107,7 +107,7 @@ async def test_a_lease_is_renewed_and_given_back(worker: Worker) -> None:
 
 @simulated
 async def test_a_pause_is_confirmed_when_it_is_done(worker: Worker) -> None:
-    """The lease comes under new states only when all that they ask is done, and under old ones it is not renewed."""
+    """The worker says that it is under new states only when all that they ask is done; under old ones none renews."""
     writer, watch = SlotStatesWriter(worker.facts), LeaseWatch(worker.facts)
     before = await writer.read()
     worker.finished.clear()
@@ -121,6 +121,7 @@ async def test_a_pause_is_confirmed_when_it_is_done(worker: Worker) -> None:
     await pass_time(0.1)
     await watch.look()
     assert not watch.pending(paused.revision, written_s)
+    assert watch.leases["w"].epoch == 4
     lease = worker.lease()
     assert lease is not None
     assert lease.epoch == 4
@@ -130,6 +131,43 @@ async def test_a_pause_is_confirmed_when_it_is_done(worker: Worker) -> None:
     assert await writer.replace(paused, served)
     await pass_time(0.1)  # while a move is on a change is seen at once
     assert worker.steps == ["paused []", "serving but []"]
+
+
+@simulated
+async def test_a_word_confirms_a_pause_before_the_lease_does(worker: Worker) -> None:
+    """While no renewal is answered the worker's word tells its states and its epoch, and lends it no time."""
+    writer, watch = SlotStatesWriter(worker.facts), LeaseWatch(worker.facts)
+    before = await writer.read()
+    active = before.next(is_active=True)
+    assert await writer.replace(before, active)
+    await pass_time(2)
+
+    async def between(operation: str, _is_done: bool) -> None:
+        if operation == "renew":
+            await asyncio.Event().wait()
+
+    worker.facts.between = between
+    paused = active.next(pause=frozenset({5}))
+    assert await writer.replace(active, paused)
+    written_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+    await pass_time(0.1)
+    await watch.look()
+    assert not watch.pending(paused.revision, written_s)
+    worker.epoch = 2
+    worker.keeper.epoch_changed()
+    await pass_time(0.01)
+    await watch.look()
+    assert not watch.behind(2)
+    lease = worker.lease()
+    assert lease is not None
+    assert (lease.states_revision, lease.epoch) == (active.revision, 1)
+    await pass_time(LEASE_S)
+    assert worker.left_s < 0
+    for task in list(worker.keeper._calls):
+        task.cancel()
+    worker.facts.between = None
+    await worker.keeper.leave()
+    assert set(worker.facts.kept) == {(SCOPE, STATES)}
 
 
 @simulated

@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shards.contract import Corrupt
 from shards.facts import Fact, Guard
 from shards.keys import SLOTS
 from shards.leases import LEASE_S, SCOPE, Lease, LeaseDamaged, LeaseWatch, SlotStates, SlotStatesWriter, Telemetry
-from shards.leases.states import STATES
+from shards.leases.states import STATES, Word
 from tests.support.memory_facts import MemoryFacts
 
 SLOT_SETS = st.frozensets(st.integers(0, SLOTS - 1))
@@ -104,6 +105,34 @@ async def test_pause_is_pending_until_confirmed_or_ended() -> None:
     assert set(watch.live()) == {"confirms"}
     assert await watch.forget("is frozen")
     assert set(await watch.look()) == {"confirms"}
+
+
+async def test_a_word_counts_as_long_as_the_lease_beside_it_is_there() -> None:
+    """What a worker has told confirms for it, makes its lease last no longer, and goes with the lease."""
+    facts, clock = MemoryFacts(), Clock()
+    writer, watch = SlotStatesWriter(facts), LeaseWatch(facts, clock)
+    states = await writer.read()
+    for worker in ("tells", "is silent"):
+        lease = Lease(worker, states.revision, 1)
+        assert await facts.grant(SCOPE, lease.fact_name, lease.to_fact(1), Guard(STATES, states.revision))
+    await watch.look()
+    paused = states.next(pause=frozenset({7}))
+    assert await writer.replace(states, paused)
+    clock.now_s += 3
+    word = Word("tells", paused.revision, 2)
+    await facts.tell(SCOPE, word.fact_name, word.to_fact(1))
+    await facts.tell(SCOPE, "word/nobody", word.to_fact(1))
+    await watch.look()
+    assert set(watch.pending(paused.revision, clock())) == set(watch.behind(2)) == {"is silent"}
+    assert set(watch.pending(paused.revision + 1, clock())) == set(watch.behind(3)) == {"tells", "is silent"}
+    clock.now_s = 100.0 + LEASE_S * 1.1
+    await watch.look()
+    assert not watch.live()
+    assert await watch.forget("tells")
+    assert word.fact_name not in await facts.list(SCOPE)
+    facts.kept[SCOPE, "word/is silent"] = Fact(1, b"{}")
+    with pytest.raises(Corrupt):
+        await watch.look()
 
 
 async def test_a_lease_first_seen_late_ends_by_the_write() -> None:

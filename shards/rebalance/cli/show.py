@@ -89,15 +89,23 @@ def situation(value: Situation, messages: Sequence[str] = ()) -> RenderableType:
         if record.is_open:
             _progress(facts, value.progress)
         _work(facts, value.progress)
-    for stuck in record.stuck[:_STUCK_SHOWN_MAX]:
-        orders = f" ({', '.join(stuck.order_ids)})" if stuck.order_ids else ""
-        facts.add_row(Text("Stuck", style="red"), f"slot {stuck.slot}: {stuck.reason}{orders}")
-    if record.stuck_count > _STUCK_SHOWN_MAX:
-        facts.add_row("", f"and {record.stuck_count - _STUCK_SHOWN_MAX} more")
+    for text in stuck(record):
+        facts.add_row(Text("Stuck", style="red"), Text(text))
     for message in messages:
         facts.add_row(Text("Note", style="yellow"), message)
     parts: list[RenderableType] = [facts, Text(), Padding(_entries(record.entries), (0, 0, 0, 2))]
     return Group(*parts, Text(), *_next(value))
+
+
+def stuck(record: RebalanceRecord) -> list[str]:
+    """Returns a line for each slot that could not be moved, up to some: why, and the orders that differ."""
+    lines = []
+    for one in record.stuck[:_STUCK_SHOWN_MAX]:
+        orders = f" ({', '.join(one.order_ids)})" if one.order_ids else ""
+        lines.append(f"slot {one.slot}: {one.reason}{orders}")
+    if record.stuck_count > _STUCK_SHOWN_MAX:
+        lines.append(f"and {record.stuck_count - _STUCK_SHOWN_MAX:,} more")
+    return lines
 
 
 def line(value: Situation) -> str:

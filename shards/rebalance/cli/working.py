@@ -144,4 +144,11 @@ async def _ended(session: Session, fleet: Fleet, record: RebalanceRecord | None,
         if not session.as_json:
             session.out.print(f"The mover has left. Nothing is lost: `{show.COMMAND} run` goes on.")
         return ExitCode.UNFINISHED
-    return ExitCode.UNFINISHED if record.stuck_count else ExitCode.OK
+    if not record.stuck_count:
+        return ExitCode.OK
+    if not session.as_json:
+        if not session.out.is_terminal:  # there the last view has them
+            for text in show.stuck(record):
+                session.out.print(f"stuck: {text}", markup=False, highlight=False, soft_wrap=True)
+        session.out.print(f"Slots that are stuck serve where they were; `{show.COMMAND} resume` tries them again.")
+    return ExitCode.UNFINISHED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, cast
 
@@ -23,6 +24,7 @@ class Control(Facts):
     def __init__(self, session: Session, statements: Statements) -> None:
         self._session = session
         self._statements = statements
+        self._told_us = 0  # timestamp of what was told last
 
     async def read(self, scope: str, name: str) -> Fact | None:
         """See ``Facts.read``: a round of Paxos."""
@@ -86,6 +88,15 @@ class Control(Facts):
         """See ``Facts.renew``: one conditional batch."""
         step = Step(self._statements.control_raise, (fact.revision, fact.value, scope, name, fact.revision))
         return await self._session.batch((step, self._guarding(scope, guard))) is None
+
+    async def tell(self, scope: str, name: str, fact: Fact) -> None:
+        """See ``Facts.tell``: one plain write, of which the store keeps the latest by its timestamp.
+
+        No row is told and changed by conditions, but for being deleted, which is once and for all.
+        """
+        self._told_us = max(self._told_us + 1, time.time_ns() // 1_000)  # rises, also when the clock is set back
+        values = (scope, name, fact.revision, fact.value, self._told_us)
+        await self._session.execute(self._statements.control_tell, values, Kind.WRITE)
 
     async def close(self) -> None:
         """Does nothing: the session is closed by whoever opened it."""

@@ -64,6 +64,10 @@ class CassandraFacts(Facts):
         """See ``Facts.renew``."""
         return await self._connection.link().control.renew(scope, name, fact, guard)
 
+    async def tell(self, scope: str, name: str, fact: Fact) -> None:
+        """See ``Facts.tell``."""
+        await self._connection.link().control.tell(scope, name, fact)
+
     async def close(self) -> None:
         """Disconnects, the store of the same connection too. Idempotent."""
         await self._connection.close()

@@ -32,6 +32,7 @@ class Statements:
     control_delete: Prepared  # scope, name, revision before
     control_raise: Prepared  # revision, value, scope, name, above revision before
     control_guard: Prepared  # revision, scope, name, revision
+    control_tell: Prepared  # scope, name, revision, value, microseconds
     read: tuple[Prepared, ...]  # lane, bucket, then slot, gen, tag, order_id as often as READ_SIZES says
 
 
@@ -61,6 +62,7 @@ _TEXTS: Final = {
     "control_list": "SELECT name, revision, value FROM ks.control WHERE scope = ? LIMIT ?",
     "control_delete": "DELETE FROM ks.control WHERE scope = ? AND name = ? IF revision = ?",
     "control_raise": "UPDATE ks.control SET revision = ?, value = ? WHERE scope = ? AND name = ? IF revision < ?",
+    "control_tell": "INSERT INTO ks.control (scope, name, revision, value) VALUES (?, ?, ?, ?) USING TIMESTAMP ?",
     "control_guard": "UPDATE ks.control SET revision = ? WHERE scope = ? AND name = ? IF revision = ?",
 }
 

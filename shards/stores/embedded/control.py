@@ -42,6 +42,9 @@ _GRANT: Final = """
 _RENEW: Final = """
     UPDATE facts SET revision = ?3, value = ?4 WHERE scope = ?1 AND name = ?2 AND revision < ?3
     AND EXISTS (SELECT 1 FROM facts WHERE scope = ?1 AND name = ?5 AND revision = ?6)"""
+_TELL: Final = """
+    INSERT INTO facts (scope, name, revision, value) VALUES (?, ?, ?, ?)
+    ON CONFLICT DO UPDATE SET revision = excluded.revision, value = excluded.value WHERE revision < excluded.revision"""
 
 _Question: TypeAlias = Callable[["_Connections"], Any]
 
@@ -160,6 +163,10 @@ class EmbeddedFacts(Facts):
     async def renew(self, scope: str, name: str, fact: Fact, guard: Guard) -> bool:
         """See ``Facts.renew``."""
         return await self._change("quick", _RENEW, (self._prefix + scope, name, *fact, *guard))
+
+    async def tell(self, scope: str, name: str, fact: Fact) -> None:
+        """See ``Facts.tell``."""
+        await self._change("quick", _TELL, (self._prefix + scope, name, *fact))
 
     async def close(self) -> None:
         """See ``Facts.close``."""
