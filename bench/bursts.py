@@ -31,6 +31,8 @@ class Burst(NamedTuple):
     server_cpu_s: float
     database_cpu_s: float
     generator_cpu_s: float
+    others_cores: float
+    """What anything else on the machine took meanwhile: little, or the figures say nothing of the service."""
     behind_ms: float
     """By how much the generator was late itself, p99."""
 

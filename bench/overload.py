@@ -16,11 +16,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from bench import load, offering
+from bench import load, machine, offering
 from bench.bed import Bed
 from bench.bursts import CALM_TIMES, Burst, charts, label, served
 from bench.offering import Flow, Offered, Phase
 from bench.parts import Context, Outcome, Row, Side
+from bench.rounds import OTHERS_MAX
 from bench.subjects import Subject
 from bench.summary import Range
 
@@ -34,8 +35,13 @@ CRITICAL_SHARE: Final = 0.05
 STEP: Final = 1.2
 """The rates at which the capacity is looked for, one over the other: from what a closed loop does, up."""
 
-STEPS_MAX: Final = 6
+STEPS_MAX: Final = 8
 IN_TIME_MIN: Final = 0.99
+STEP_TRIES: Final = 2
+"""A step that fails is made again: a pause of one node in a few seconds says little of what half a minute holds."""
+
+BURST_TRIES: Final = 2
+"""A burst in which something else took more than ``OTHERS_MAX`` cores is made again; the last one counts, as it is."""
 
 RECOVERY_S: Final = 5
 """By then after a burst the service answers again what is offered."""
@@ -62,7 +68,7 @@ class Lengths(NamedTuple):
     cost_s: float
 
 
-FULL: Final = Lengths(6, 6, 5, 2, 30, 7, 4)
+FULL: Final = Lengths(6, 6, 6, 2, 30, 7, 4)
 QUICK: Final = Lengths(3, 3, 2, 1, 4, 6, 2)
 
 
@@ -85,7 +91,7 @@ class Overload:
     name = "overload"
     title = "Overload: ten times what it can do"
     needs_bed = True
-    budget_s = 260.0
+    budget_s = 300.0
 
     def run(self, context: Context) -> Outcome:
         """Measures the capacity, then offers its multiples, then counts what a refusal costs."""
@@ -137,10 +143,13 @@ def _capacity(context: Context, crest: Subject, lengths: Lengths, closed: float)
     for step in range(STEPS_MAX):
         rate = closed * STEP**step
         flow = Flow(name="steps", targets=crest.endpoints, priority="normal", rate=rate, deadline_s=DEADLINE_S)
-        tally = offering.offer([flow], [Phase("step", lengths.step_s)], context.chance).flows["steps"][0]
-        p99_ms = tally.ok_ms.get("p99", 0)
-        context.tell(f"{rate:,.0f}/s offered: {served(tally):.1%} in time, p99 {p99_ms:.0f} ms")
-        if served(tally) < IN_TIME_MIN:
+        for _ in range(STEP_TRIES):
+            tally = offering.offer([flow], [Phase("step", lengths.step_s)], context.chance).flows["steps"][0]
+            p99_ms = tally.ok_ms.get("p99", 0)
+            context.tell(f"{rate:,.0f}/s offered: {served(tally):.1%} in time, p99 {p99_ms:.0f} ms")
+            if served(tally) >= IN_TIME_MIN:
+                break
+        else:
             break
         capacity = rate
     return capacity
@@ -148,6 +157,18 @@ def _capacity(context: Context, crest: Subject, lengths: Lengths, closed: float)
 
 def _burst(
     context: Context, crest: Subject, lengths: Lengths, capacity: float, times: int, *, is_throttled: bool = False
+) -> Burst:
+    """Returns what came of one multiple, of the first try that nothing else disturbed."""
+    for left in reversed(range(BURST_TRIES)):
+        burst = _offered(context, crest, lengths, capacity, times, is_throttled=is_throttled)
+        if burst.others_cores <= OTHERS_MAX or not left:
+            return burst
+        context.tell(f"disturbed, {burst.others_cores:.1f} cores were busy with something else: again")
+    raise AssertionError("the last one counts")
+
+
+def _offered(
+    context: Context, crest: Subject, lengths: Lengths, capacity: float, times: int, *, is_throttled: bool
 ) -> Burst:
     flows = [
         Flow(
@@ -172,9 +193,12 @@ def _burst(
         Phase("burst", lengths.burst_s, times),
         Phase("after", lengths.after_s, CALM_TIMES),
     ]
-    before_s, database_s = crest.cpu_s(), _database_s(context.bed)
+    before_s, database_s, busy_s = crest.cpu_s(), _database_s(context.bed), machine.busy_s()
+    began_s = time.monotonic()
     done = offering.offer(flows, phases, context.chance)
+    took_s = time.monotonic() - began_s
     used_s, database_s = crest.cpu_s() - before_s, _database_s(context.bed) - database_s
+    others_s = machine.busy_s() - busy_s - used_s - database_s - done.cpu_s
     rest, critical = done.flows["shop"][1], done.flows["payments"][1]
     after = [*zip(done.flows["shop"][2].slices, done.flows["payments"][2].slices, strict=False)][RECOVERY_S:]
     burst = Burst(
@@ -190,11 +214,13 @@ def _burst(
         server_cpu_s=used_s,
         database_cpu_s=database_s,
         generator_cpu_s=done.cpu_s,
+        others_cores=max(0.0, others_s / took_s),
         behind_ms=rest.behind_ms.get("p99", 0.0),
     )
     context.tell(
         f"{label(burst):<26} {burst.goodput:>7,.0f}/s of {burst.offered:>8,.0f}/s, "
-        f"p99 {rest.ok_ms.get('p99', 0):.0f} ms, critical {served(critical):.2%}, after it {burst.recovered:.1%}"
+        f"p99 {rest.ok_ms.get('p99', 0):.0f} ms, critical {served(critical):.2%}, after it {burst.recovered:.1%}; "
+        f"{_shares(burst)}"
     )
     return burst
 
@@ -267,6 +293,7 @@ def _shares(burst: Burst) -> str:
         "service": burst.server_cpu_s / length_s,
         "database": burst.database_cpu_s / length_s,
         "generator": burst.generator_cpu_s / length_s,
+        "others": burst.others_cores,
     }
     told = ", ".join(f"{name} {share:.2f}" for name, share in cores.items())
     return f"cores: {told}; the generator came to a call {burst.behind_ms:.0f} ms late (p99)"

@@ -88,11 +88,7 @@ class Config:
 
     host: str = _field("127.0.0.1", "Listening", "Address to listen on.")
     port: int = _field(
-        50051,
-        "Listening",
-        "Port shared by all workers; worker N listens on this + 1 + N, too.",
-        least=1,
-        most=PORT_MAX,
+        50051, "Listening", "Port shared by all workers; worker N listens on this + 1 + N, too.", least=1, most=PORT_MAX
     )
     advertise_host: str = _field(
         "",
@@ -202,11 +198,7 @@ class Config:
         30.0, "Processes", "Seconds after which a worker that is not ready is ended.", least=1, most=3600
     )
     boot_failures_max: int = _field(
-        3,
-        "Processes",
-        "The server stops when a worker fails to start so many times in a row.",
-        least=1,
-        most=100,
+        3, "Processes", "The server stops when a worker fails to start so many times in a row.", least=1, most=100
     )
     stall_timeout_s: float = _field(
         3.0,
@@ -225,7 +217,6 @@ class Config:
     drain_grace_s: float = _field(
         10.0, "Processes", "Seconds after that for its calls to finish before they are cut.", least=0, most=3600
     )
-
     roll_settle_s: float = _field(
         2.0,
         "Processes",

@@ -211,6 +211,8 @@ def next_step(failure: OrderError) -> str:
         return _NEXT_STEP[failure.reason]
     if isinstance(failure, errors.Unavailable | errors.DeadlineExceeded):
         check = "check that the server is up and that --endpoint is right"
+        if failure.reason == Reason.STORE_UNAVAILABLE:
+            check = "the server is up, but where it keeps this order is away; its operator has to bring that back"
         if not failure.request_id:
             return check
         return f"{check}; the same command with --request-id {failure.request_id} then never does it twice"
@@ -227,6 +229,10 @@ _NEXT_STEP: Final[Mapping[str, str]] = {
     Reason.VERSION_MISMATCH: "`get` the order, decide again, and pass its present version",
     Reason.MIN_VERSION_NOT_REACHED: "check the id and the endpoint; this order never was at that version",
     Reason.QUEUE_FULL: "try again in a moment",
+    Reason.OVERLOADED: "try again in a moment: the service has more calls than it can serve",
+    Reason.DEADLINE_TOO_SHORT: "try again in a moment, or with a longer --timeout",
+    Reason.RATE_LIMITED: "try again in a moment, and call less often",
+    Reason.REQUEST_TOO_LARGE: "make it smaller, or several requests of it",
     Reason.STORE_FULL: "the operator has to make room on the disk; then try again",
     Reason.STORE_CORRUPT: "the operator has to restore a backup (`python -m server restore`)",
     Reason.INTERNAL: "report it with the time and the order id; the server has logged it",

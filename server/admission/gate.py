@@ -15,10 +15,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Final, NamedTuple, Protocol
 
-from server.admission.limit import GradientLimit, Track
-
-WINDOW_S: Final = 0.1
-"""How often the limit and the rate are looked at."""
+from server.admission.limit import WINDOW_S, GradientLimit, Track
 
 WINDOW_DONE_MIN: Final = 10
 """Units done that a window needs before it ends, unless ten times its length has passed: fewer say little."""
@@ -39,6 +36,10 @@ usual, so twice; but a critical one is tried with half a chance: to refuse it is
 RATED_WINDOWS: Final = 6
 """Windows with a line in them before their rate counts. What the first calls of a worker take, or those that a store's
 pause held up, says nothing of its capacity, and a burst that is over in a second is served rather than refused."""
+
+RESERVE_SHIFT: Final = 3
+"""Critical calls may be served beyond the limit, by an eighth of it: they begin at once where others wait for a place.
+Places become free when a round of commits ends, so whoever waits for one loses a round, and then waits for his own."""
 
 _RATE_GAIN: Final = 0.3
 _LATE_DECAY: Final = 0.98
@@ -148,7 +149,12 @@ class Gate:
         left_s = deadline - now
         self._came += 1
         self._left_s += min(WAIT_S_MAX, left_s)
-        if self.in_flight < self.limit.limit and not self.waiting:
+        limit = self.limit.limit
+        if priority:
+            has_place = self.in_flight < limit and not self.waiting
+        else:
+            has_place = self.in_flight < limit + (limit >> RESERVE_SHIFT) and not self._units[0]
+        if has_place:
             if left_s > track.base_s:
                 self.in_flight += units
                 self._peak = max(self._peak, self.in_flight)
@@ -223,10 +229,12 @@ class Gate:
         return Standing(self.limit.limit, self.in_flight, waiting)
 
     def _begin_next(self, now: float) -> None:
+        limit = self.limit.limit
         for priority, line in enumerate(self._lines):
+            places = limit if priority else limit + (limit >> RESERVE_SHIFT)
             while line:
-                if self.in_flight >= self.limit.limit:
-                    return
+                if self.in_flight >= places:
+                    break
                 waiter = line.popleft()
                 self._units[priority] -= waiter.units
                 self.waiting -= waiter.units
@@ -280,7 +288,7 @@ class Gate:
             self._rate += _RATE_GAIN * (rate - self._rate)
         elif rate > self._rate:
             self._rate = rate if self._rate else 0.0
-        self.limit.close_window(self._peak, self._left_s / self._came if self._came else 0.0)
+        self.limit.close_window(self._peak, self._left_s / self._came if self._came else 0.0, length_s)
         self._left_s, self._came = 0.0, 0
         self._window_from, self._done, self._peak = now, 0, self.in_flight
         self._was_full = self.waiting > 0

@@ -2,12 +2,15 @@
 
 The gradient of Netflix's concurrency-limits (Gradient2Limit) and of Envoy's adaptive concurrency filter: as long as
 calls take about as long as they do without company the limit grows by its square root, and beyond that it shrinks in
-proportion. Three differences, each for a reason of ours:
+proportion. Four differences, each for a reason of ours:
 
 - Group commit makes a call in company cheaper and slower, so latency may double (``TOLERANCE``) before it shrinks, and
   a base of a few milliseconds counts as ``BASE_S_MIN``. Nor does it shrink as long as calls are done in a good part of
   the time that their callers have (``SOON_SHARE``): to answer sooner than that gains nothing, and smaller groups lose
   much where each takes long anyway. It does shrink once they take half of that time, whatever the base.
+- It shrinks at most once in the time that calls take. Those that end before were begun under the old limit and say
+  nothing of the new one; without that a pause of the store took up to a fourth of it away ten times a second. TCP, too,
+  halves its window once a round trip (V. Jacobson, "Congestion Avoidance and Control", SIGCOMM 1988).
 - Methods differ by factors, so each is compared with itself, and the gradient is taken of the mean ratio.
 - Nothing is slowed down to measure how fast it would be alone, as Envoy does. A method's base is what it takes in a
   worker that is not busy; when a busy one has been at the floor for a while, what it takes there is the base (as in
@@ -21,6 +24,9 @@ from __future__ import annotations
 
 import math
 from typing import Final
+
+WINDOW_S: Final = 0.1
+"""How often the limit is looked at."""
 
 FLOOR: Final = 64
 """Units that are always served at once, however slow they are: enough for the commits of every lane to gather some."""
@@ -65,6 +71,9 @@ _MEAN_GAIN: Final = 0.25
 FLOOR_WINDOWS: Final = 5
 """Busy windows at the floor after which the latency there is the base."""
 
+STEADY_S_MAX: Final = 0.5
+"""After a step down the limit stays for no longer than this, however long calls take."""
+
 LAG_S_MAX: Final = 0.1
 """Beyond this an event loop that is late counts as latency: half of the limit goes for twice as much."""
 
@@ -98,6 +107,8 @@ class GradientLimit:
         self._exact = float(self.limit)
         self._at_floor = 0
         self._lag_s = 0.0
+        self._steady_s = 0.0
+        """How long the limit is not to shrink again."""
         self._tracks: list[Track] = []
 
     def __repr__(self) -> str:
@@ -112,7 +123,7 @@ class GradientLimit:
         """Notes how late the event loop was; it counts in the present window."""
         self._lag_s = max(self._lag_s, seconds)
 
-    def close_window(self, peak: int, left_s: float = 0.0) -> None:
+    def close_window(self, peak: int, left_s: float = 0.0, length_s: float = WINDOW_S) -> None:
         """Ends a window in which up to ``peak`` units were served at once, and sets the limit for the next one.
 
         The calls that came in it had ``left_s`` until their deadlines, in the mean; 0: not known.
@@ -121,16 +132,18 @@ class GradientLimit:
         most_s = max(least_s, LATE_SHARE * left_s / self._tolerance) if left_s > 0 else math.inf
         is_busy = 2 * peak >= self.limit
         is_based = is_busy and self._at_floor >= FLOOR_WINDOWS
-        calls, ratios = 0, 0.0
+        calls, ratios, taken_s = 0, 0.0, 0.0
         for track in self._tracks:
             if not track.count:
                 continue
             mean_s = track.sum_s / track.count
             _update(track, mean_s, is_busy=is_busy, is_based=is_based)
             calls += track.count
+            taken_s += track.sum_s
             ratios += track.count * mean_s / min(max(track.base_s, least_s), most_s)
             track.sum_s, track.count = 0.0, 0
         lag_s, self._lag_s = self._lag_s, 0.0
+        self._steady_s = max(0.0, self._steady_s - length_s)
         if is_based:
             self._at_floor = 0
         if not is_busy or not calls:
@@ -140,7 +153,11 @@ class GradientLimit:
         wanted = self._exact * gradient + math.sqrt(self._exact)
         step = wanted - self._exact
         if step < 0:
-            step *= _SMOOTHING
+            if self._steady_s > 0:
+                step = 0.0
+            else:
+                self._steady_s = min(STEADY_S_MAX, taken_s / calls)
+                step *= _SMOOTHING
         self._exact = min(self._ceiling, max(self._floor, self._exact + step))
         self.limit = int(self._exact)
         self._at_floor = self._at_floor + 1 if self.limit <= self._floor else 0

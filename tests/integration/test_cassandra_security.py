@@ -19,8 +19,8 @@ from shards.contract import APPLIED, Consistency, Unavailable
 from shards.settings import CassandraSettings, Credentials, Tls
 from shards.stores.cassandra import CassandraStore
 from shards.stores.cassandra.connection import opener
-from shards.stores.cassandra.driver_session import DriverSession
-from tests.support.cassandra_node import DRIVERS, make_empty, small_spec
+from shards.stores.cassandra.session import Session
+from tests.support.cassandra_node import DRIVERS, make_empty, session_to, small_spec
 from tests.support.proxy import Proxy
 from tests.support.rows import new_row
 from tests.support.waiting import until
@@ -149,8 +149,7 @@ async def settings(
         tls=papers.tls,
     )
     operators = dataclasses.replace(own, credentials=FIRST_USER)
-    session = await until(lambda: session_or_none(operators), lambda session: session is not None, BOOT_S)
-    assert session is not None
+    session = await session_to(operators, BOOT_S)  # the first user is made after the node has started
     try:
         await make_empty(operators)
         password = WORKER.password.replace("'", "''")
@@ -160,14 +159,6 @@ async def settings(
     finally:
         await session.close()
     yield own
-
-
-async def session_or_none(settings: CassandraSettings) -> DriverSession | None:
-    """A session; None while the node does not know its first user."""
-    try:
-        return await DriverSession.open(settings)
-    except Unavailable:
-        return None
 
 
 async def test_a_worker_with_papers_and_password_serves(
@@ -210,4 +201,14 @@ async def test_a_node_must_have_a_certificate_for_its_address(settings: Cassandr
         with pytest.raises(Unavailable, match=OTHER_ADDRESS):
             await opener(moved)(moved)
         waived = dataclasses.replace(moved, tls=dataclasses.replace(papers.tls, verify_host=False))
-        await (await opener(waived)(waived)).close()
+        session = await until(lambda: let_in(waived), lambda session: session is not None)
+        assert session is not None
+        await session.close()
+
+
+async def let_in(settings: CassandraSettings) -> Session | None:
+    """A session of the driver that the settings name; None when a try took too long."""
+    try:
+        return await opener(settings)(settings)
+    except Unavailable:
+        return None

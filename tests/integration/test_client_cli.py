@@ -84,6 +84,9 @@ async def test_json_is_one_object_a_line(run: Run, server: ScriptedServer) -> No
         (Fail(grpc.StatusCode.FAILED_PRECONDITION, "TRANSITION_NOT_ALLOWED"), ExitCode.CONFLICT),
         (Fail(grpc.StatusCode.RESOURCE_EXHAUSTED, "STORE_FULL"), ExitCode.OVERLOADED),
         (Fail(grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", retry_delay_s=60), ExitCode.UNAVAILABLE),
+        (Fail(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", retry_delay_s=60), ExitCode.OVERLOADED),
+        (Fail(grpc.StatusCode.RESOURCE_EXHAUSTED, "DEADLINE_TOO_SHORT", retry_delay_s=60), ExitCode.OVERLOADED),
+        (Fail(grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED", retry_delay_s=60), ExitCode.OVERLOADED),
         (Fail(grpc.StatusCode.DATA_LOSS, "STORE_CORRUPT"), ExitCode.SERVER_FAULT),
     ],
 )

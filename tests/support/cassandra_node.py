@@ -12,9 +12,11 @@ from typing import Final
 import pytest
 
 from deploy.cluster import Cluster, ClusterSpec, MissingError
+from shards.contract import Unavailable
 from shards.settings import CassandraSettings
 from shards.stores.cassandra import schema
 from shards.stores.cassandra.driver_session import DriverSession
+from tests.support.waiting import until
 
 DRIVERS: Final = ("acsylla", "cassandra-driver")
 
@@ -117,10 +119,24 @@ def settings_for(host: str, port: int, driver: str, keyspace: str, lanes: int = 
     )
 
 
+async def session_to(settings: CassandraSettings, timeout_s: float = 60.0) -> DriverSession:
+    """Opens a session, again and again: a node that is busy, or knows no users yet, may not let one in at the first."""
+
+    async def opened() -> DriverSession | None:
+        try:
+            return await DriverSession.open(settings)
+        except Unavailable:
+            return None
+
+    session = await until(opened, lambda session: session is not None, timeout_s)
+    assert session is not None
+    return session
+
+
 async def make_empty(settings: CassandraSettings) -> None:
     """Makes the keyspace if need be, and empties it, so that it is as new."""
     known = schema.migrations()
-    session = await DriverSession.open(settings)
+    session = await session_to(settings)
     try:
         state = await schema.look(session, settings, known)
         for table in sorted(state.tables - {"schema_versions"}):

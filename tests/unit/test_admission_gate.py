@@ -5,7 +5,8 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
-from collections import Counter
+import statistics
+from collections import Counter, defaultdict
 from collections.abc import Callable
 
 import pytest
@@ -86,6 +87,23 @@ def test_who_waits_begins_by_priority_and_then_in_order() -> None:
                 served.append(call)
     assert order == [2, 5, 1, 4, 0, 3]
     assert desk.gate.waiting == 0
+
+
+def test_critical_calls_have_places_of_their_own() -> None:
+    """When all places are taken and others wait, so many critical calls begin at once, and no more than those."""
+    desk = Desk(floor=64)
+    served = [desk.come(NORMAL) for _ in range(64)]
+    waiting = [desk.come(NORMAL) for _ in range(4)]
+    critical = [desk.come(CRITICAL) for _ in range(10)]
+    assert [call.began is not None for call in critical] == [True] * 8 + [False] * 2
+    assert all(call.began is None for call in waiting)
+    desk.end(served.pop(), 0.1)
+    assert [call.began is not None for call in critical] == [True] * 9 + [False]
+    for call in [*served[:9], *critical[:8]]:
+        desk.end(call, 0.2)
+    assert critical[9].began is not None
+    assert all(call.began is not None for call in waiting)
+    assert desk.gate.in_flight <= 64
 
 
 def test_a_call_that_cannot_be_done_in_time_is_not_begun() -> None:
@@ -185,6 +203,7 @@ class Worker:
         self.refused: dict[Priority, int] = Counter()
         self.late = 0
         self.done_at: list[float] = []
+        self.took_s: dict[Priority, list[float]] = defaultdict(list)
         self._ends: list[tuple[float, int, Call, float]] = []
         self._number = itertools.count()
         self._free_at = 0.0
@@ -225,6 +244,7 @@ class Worker:
         self._sweep()
 
     def _end(self, call: Call, began: float) -> None:
+        self.took_s[Priority(call.priority)].append(self._now - call.came)
         if self._now > call.deadline:
             self.late += 1
         else:
@@ -256,6 +276,10 @@ class GroupWorker(Worker):
         self._gathered.append((call, self._now))
         if not self._round:
             self._start()
+
+    def pause(self, seconds: float) -> None:
+        """The store stands still: the round under way takes so much longer."""
+        self._round_end += seconds
 
     def _start(self) -> None:
         self._round, self._gathered = self._gathered[: self.ROUND_MAX], self._gathered[self.ROUND_MAX :]
@@ -318,6 +342,41 @@ def test_rounds_that_take_longer_under_load_stay_large() -> None:
     assert sum(worker.served.values()) >= 0.65 * best
     assert worker.late <= 0.02 * best
     assert worker.refused[CRITICAL] <= 0.005 * worker.served[CRITICAL]
+
+
+def test_pauses_of_the_store_do_not_wear_the_limit_down() -> None:
+    """A round that takes long now and then costs what is in it, and not the size of all rounds that follow."""
+    worker = GroupWorker(round_s=0.08, call_s=0.0002)
+    chance = random.Random(11)
+    worker.load(3.0, {NORMAL: 300.0}, chance)
+    worker.round_s, worker.call_s = 1.5 * worker.round_s, 1.5 * worker.call_s
+    beyond = {CRITICAL: 50.0, NORMAL: 9_000.0}
+    worker.load(5.0, beyond, chance)
+    worker.served.clear()
+    worker.refused.clear()
+    lowest = worker.limit.limit
+    for second in range(5, 25):
+        if second % 2:
+            worker.pause(0.4)
+        worker.load(second + 1.0, beyond, chance)
+        lowest = min(lowest, worker.limit.limit)
+    best = 20 * worker.ROUND_MAX / (worker.round_s + worker.ROUND_MAX * worker.call_s)
+    assert lowest >= 350
+    assert sum(worker.served.values()) >= 0.55 * best
+    assert worker.refused[CRITICAL] <= 0.005 * worker.served[CRITICAL]
+
+
+def test_critical_calls_lose_no_round_waiting_for_a_place() -> None:
+    """Critical calls wait for the round under way and are in the next one; others wait for a place as well."""
+    worker = GroupWorker(round_s=0.12, call_s=0.0003)
+    chance = random.Random(13)
+    worker.load(3.0, {NORMAL: 300.0}, chance)
+    worker.load(5.0, {CRITICAL: 50.0, NORMAL: 9_000.0}, chance)
+    worker.took_s.clear()
+    worker.load(15.0, {CRITICAL: 50.0, NORMAL: 9_000.0}, chance)
+    round_s = worker.round_s + worker.ROUND_MAX * worker.call_s
+    assert statistics.mean(worker.took_s[CRITICAL]) < 2 * round_s
+    assert statistics.mean(worker.took_s[NORMAL]) > 2 * round_s
 
 
 def test_it_recovers_after_a_burst() -> None:

@@ -153,6 +153,22 @@ def test_what_is_done_soon_enough_is_not_slow(left_s: float, call_s: float) -> N
         assert limit.limit < START
 
 
+def test_it_shrinks_once_in_the_time_that_calls_take() -> None:
+    """What ends within the time of a call after a step down was begun before it, and takes nothing away again."""
+    limit = GradientLimit()
+    track = limit.track()
+    seen = []
+    for _ in range(9):
+        track.count, track.sum_s = 100, 100 * 0.75
+        limit.close_window(limit.limit, 0.8, length_s=0.125)
+        seen.append(limit.limit)
+    shrank = [window for window, after in enumerate(seen) if after < (START, *seen)[window]]
+    assert shrank == [0, 4, 8]  # half a second lies between, the most that it waits
+    track.count, track.sum_s = 100, 100 * 0.01
+    limit.close_window(limit.limit, 0.8, length_s=0.125)
+    assert limit.limit > seen[-1]  # growing waits for nothing
+
+
 def test_methods_are_compared_with_themselves() -> None:
     """A change of the mix from quick calls to slow ones is no congestion."""
     limit = GradientLimit()
