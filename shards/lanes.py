@@ -2,7 +2,7 @@
 
 One queue a lane. While a commit of a lane is under way the next one gathers, so an idle lane commits at once. A busy
 one draws breath first: those who were just answered ask again, and would find the next commit gone without them, half
-of all in each (ADR 27). What a commit leaves open is settled here, order by order (DESIGN, guarantee 4), so callers see
+of all in each (ADR 26). What a commit leaves open is settled here, order by order (DESIGN, guarantee 4), so callers see
 decided outcomes, or an error that says what is not known.
 """
 
