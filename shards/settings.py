@@ -72,7 +72,7 @@ class CassandraSettings:
     request_timeout_s: float = 5.0
     speculative_delay_s: float = 0.1
     """A read that has not been answered for so long is sent to a second replica as well; 0 never."""
-    batch_rows_max: int = 128
+    batch_rows_max: int = 320
     batch_bytes_max: int = 256 * 1024
     batches_in_flight_max: int = 8
     credentials: Credentials | None = None
