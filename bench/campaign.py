@@ -31,13 +31,13 @@ PORT: Final = 22_000
 PORTS_OF_A_PART: Final = 200
 
 MODULES: Final = (
-    "bench.rows.unary",
     "bench.rows.client",
     "bench.rows.batch",
     "bench.rows.store_path",
     "bench.rows.reads",
     "bench.rows.policies",
     "bench.rows.blog",
+    "bench.rows.unary",
     "bench.overload",
     "bench.rebalance",
     "bench.rows.embedded",
