@@ -96,16 +96,16 @@ async def laggards(watch: LeaseWatch, epoch: int) -> tuple[set[str], set[str]]:
     """Returns the workers that do not renew their leases, and those that do and know no topology of ``epoch``.
 
     Whoever lives renews, and looks for a new topology, about once a second; nobody is named before a lease could have
-    run out meanwhile. Returns at once when there is nobody to name. Raises ``StoreError`` and ``LeaseDamaged``.
+    run out meanwhile. Returns as soon as there is nobody to name. Raises ``StoreError`` and ``LeaseDamaged``.
     """
     clock_s = asyncio.get_running_loop().time
     patient_until_s = clock_s() + LEASE_S
-    first = dict(await watch.look())
+    first = {worker: seen.revision for worker, seen in (await watch.look()).items()}
     silent, behind = set(first), set(watch.behind(epoch))
     while (silent or behind) and clock_s() < patient_until_s:
         await asyncio.sleep(_LOOK_S)
         again = await watch.look()
-        silent = {worker for worker, seen in again.items() if first.get(worker) == seen}
+        silent = {worker for worker, seen in again.items() if first.get(worker) == seen.revision}
         behind = set(watch.behind(epoch)) - silent
     return silent, behind
 

@@ -3,6 +3,7 @@
 import asyncio
 
 from shards.leases import SCOPE, Lease, LeaseWatch
+from shards.leases.states import Word
 from shards.rebalance.doctor import laggards
 from tests.simulation.virtual_time import run
 from tests.support.memory_facts import MemoryFacts
@@ -14,6 +15,14 @@ async def renewing(facts: MemoryFacts, worker: str, epoch: int, learns: int | No
         knows = learns if learns is not None and revision > 2 else epoch
         told = Lease(worker, 1, knows)
         facts.kept[SCOPE, told.fact_name] = told.to_fact(revision)
+        await asyncio.sleep(1)  # sleep: simulated
+
+
+async def telling(facts: MemoryFacts, worker: str) -> None:
+    """Tells a worker's word each second, which renews nothing."""
+    for revision in range(1, 30):
+        word = Word(worker, 1, 2)
+        facts.kept[SCOPE, word.fact_name] = word.to_fact(revision)
         await asyncio.sleep(1)  # sleep: simulated
 
 
@@ -44,9 +53,11 @@ def test_who_never_learns_and_who_does_not_renew_are_named_apart() -> None:
         worker = asyncio.ensure_future(renewing(facts, "blind", 1))
         silent = Lease("silent", 1, 2)
         facts.kept[SCOPE, silent.fact_name] = silent.to_fact(7)
+        talking = asyncio.ensure_future(telling(facts, "silent"))
         await asyncio.sleep(0.5)  # sleep: simulated
         named = await laggards(LeaseWatch(facts, asyncio.get_running_loop().time), 2)
         worker.cancel()
+        talking.cancel()
         return named
 
     assert run(main()) == ({"silent"}, {"blind"})
