@@ -140,7 +140,6 @@ class Lanes:
         lane.waiting.append(_Waiter(row, deadline, outcome, is_unknown=is_unknown))
         self._rows += 1
         if lane.breath is not None and len(lane.waiting) >= lane.awaited:
-            lane.breath.cancel()
             self._exhale(lane)
         return outcome
 
@@ -152,7 +151,6 @@ class Lanes:
         self._closing = True
         for lane in list(self._lanes.values()):
             if lane.breath is not None:
-                lane.breath.cancel()
                 self._exhale(lane)
         if self._lanes:
             await self._drained.wait()
@@ -221,8 +219,10 @@ class Lanes:
         self._pump()
 
     def _exhale(self, lane: _Lane) -> None:
-        """Lets a lane go on that has drawn breath."""
-        lane.breath = None
+        """Lets a lane go on that draws breath: when its time is up, or before."""
+        if lane.breath is not None:
+            lane.breath.cancel()  # does nothing to the timer that calls this
+            lane.breath = None
         self._rest(lane)
         if self._pump_soon is None:
             self._pump_soon = self._loop.call_soon(self._pump)

@@ -149,12 +149,8 @@ class Gate:
         left_s = deadline - now
         self._came += 1
         self._left_s += min(WAIT_S_MAX, left_s)
-        limit = self.limit.limit
-        if priority:
-            has_place = self.in_flight < limit and not self.waiting
-        else:
-            has_place = self.in_flight < limit + (limit >> RESERVE_SHIFT) and not self._units[0]
-        if has_place:
+        ahead = self.waiting if priority else self._units[0]
+        if self.in_flight < self._places(priority) and not ahead:
             if left_s > track.base_s:
                 self.in_flight += units
                 self._peak = max(self._peak, self.in_flight)
@@ -228,10 +224,14 @@ class Gate:
         waiting = {priority.name.lower(): self._units[priority] for priority in Priority}
         return Standing(self.limit.limit, self.in_flight, waiting)
 
-    def _begin_next(self, now: float) -> None:
+    def _places(self, priority: int) -> int:
+        """Returns how many units may be served at once before a call of this priority waits."""
         limit = self.limit.limit
+        return limit if priority else limit + (limit >> RESERVE_SHIFT)
+
+    def _begin_next(self, now: float) -> None:
         for priority, line in enumerate(self._lines):
-            places = limit if priority else limit + (limit >> RESERVE_SHIFT)
+            places = self._places(priority)
             while line:
                 if self.in_flight >= places:
                     break

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 import msgspec
 
@@ -127,12 +127,7 @@ class Lease:
         """Returns what ``to_fact`` kept under the name of a fact. Raises ``LeaseDamaged``."""
         if not name.startswith(LEASE_PREFIX):
             raise LeaseDamaged(f"{name} is not the name of a lease")
-        try:
-            told = msgspec.json.decode(fact.value, type=_LeaseForm)
-        except msgspec.DecodeError as error:
-            raise LeaseDamaged(f"{name} cannot be read: {error}") from error
-        if told.format != _FORMAT:
-            raise LeaseDamaged(f"{name} is of format {told.format}; this release reads {_FORMAT}")
+        told = _told(name, fact, _LeaseForm)
         worker = name.removeprefix(LEASE_PREFIX)
         return cls(worker, told.states_revision, told.epoch, told.duration_s, told.telemetry)
 
@@ -162,12 +157,7 @@ class Word:
     @classmethod
     def from_fact(cls, name: str, fact: Fact) -> Self:
         """Returns what ``to_fact`` told under the name of a fact. Raises ``LeaseDamaged``."""
-        try:
-            told = msgspec.json.decode(fact.value, type=_WordForm)
-        except msgspec.DecodeError as error:
-            raise LeaseDamaged(f"{name} cannot be read: {error}") from error
-        if told.format != _FORMAT:
-            raise LeaseDamaged(f"{name} is of format {told.format}; this release reads {_FORMAT}")
+        told = _told(name, fact, _WordForm)
         return cls(name.removeprefix(WORD_PREFIX), told.states_revision, told.epoch)
 
     @property
@@ -202,3 +192,17 @@ class _WordForm(msgspec.Struct, frozen=True):
     format: int
     states_revision: int
     epoch: int
+
+
+_FormT = TypeVar("_FormT", _LeaseForm, _WordForm)
+
+
+def _told(name: str, fact: Fact, form: type[_FormT]) -> _FormT:
+    """Returns what a fact tells. Raises ``LeaseDamaged`` for what this release cannot read."""
+    try:
+        told = msgspec.json.decode(fact.value, type=form)
+    except msgspec.DecodeError as error:
+        raise LeaseDamaged(f"{name} cannot be read: {error}") from error
+    if told.format != _FORMAT:
+        raise LeaseDamaged(f"{name} is of format {told.format}; this release reads {_FORMAT}")
+    return told

@@ -53,28 +53,28 @@ async def test_a_cache_that_missed_a_write_is_not_believed() -> None:
     assert notes.cache_events["stale"] == 1
 
 
-async def test_a_write_that_was_settled_counts() -> None:
-    """A version that a STRONG read has shown, by which lanes settle a lost answer, is not gone behind either."""
-    truth, cache = MemoryStore(), Stubborn()
-    store = CachedStore(truth, cache, Notes())
+async def overtaken() -> tuple[CachedStore, Row, Row]:
+    """A store whose cache answers a row, that row, and the version that another process has stored since."""
+    truth = MemoryStore()
+    store = CachedStore(truth, Stubborn(), Notes())
     one = new_row()
     two = next_version(one)
     await store.commit([one])
     truth.apply([two])
     assert await store.read([one.key], CACHED) == [one]
+    return store, one, two
+
+
+async def test_a_write_that_was_settled_counts() -> None:
+    """A version that a STRONG read has shown, by which lanes settle a lost answer, is not gone behind either."""
+    store, one, two = await overtaken()
     assert await store.read([one.key], STRONG) == [two]
     assert await store.read([one.key], CACHED) == [two]
 
 
 async def test_a_write_that_was_there_already_counts() -> None:
     """A version that a refused commit has shown, as of a row that another process had stored for this one, counts."""
-    truth, cache = MemoryStore(), Stubborn()
-    store = CachedStore(truth, cache, Notes())
-    one = new_row()
-    two = next_version(one)
-    await store.commit([one])
-    truth.apply([two])
-    assert await store.read([one.key], CACHED) == [one]
+    store, one, two = await overtaken()
     (outcome,) = await store.commit([two])
     assert outcome.present == two
     assert await store.read([one.key], CACHED) == [two]
