@@ -10,7 +10,7 @@ MOST = 16
 
 def pause(slots: int, copied_s: float) -> Pause:
     """A pause of so many slots, whose rest took so long to copy, and everything else long."""
-    return Pause(slots, 1.0, 1.0, copied_s, 1.0, 1.0)
+    return Pause(slots, 1.0, 1.0, copied_s, 1.0, 1.0, 1.0)
 
 
 @given(st.lists(st.floats(0, 1)))
@@ -42,8 +42,8 @@ def test_a_pause_of_fewer_slots_says_nothing_of_more() -> None:
 
 def test_the_steps_are_told_by_name_in_their_order() -> None:
     """What pauses are spent on is the mean of each step, in milliseconds."""
-    told = mean_steps_ms([Pause(1, 0.1, 0.2, 0.3, 0.4, 0.5), Pause(1, 0.3, 0.4, 0.5, 0.6, 0.7)])
+    told = mean_steps_ms([Pause(1, 0.1, 0.2, 0.3, 0.1, 0.4, 0.5), Pause(1, 0.3, 0.4, 0.5, 0.3, 0.6, 0.7)])
     assert [(name, round(ms)) for name, ms in told.items()] == [
-        ("asked", 200), ("confirmed", 300), ("copied", 400), ("flipped", 500), ("known", 600),
+        ("asked", 200), ("confirmed", 300), ("copied", 400), ("opened", 200), ("flipped", 500), ("known", 600),
     ]  # fmt: skip
     assert mean_steps_ms([]) == {}
