@@ -206,8 +206,7 @@ class Keeper:
         states = self._states
         if states is not None and not self._look.is_set():
             # else a refused renewal tells, in time for whoever activates
-            # at the same moments as other workers: who has closed a slot waits for whoever closes it last
-            interval_s = POLL_S - time.time() % POLL_S if states.is_active else None
+            interval_s = _to_next_poll_s() if states.is_active else None
             with suppress(TimeoutError):
                 async with asyncio.timeout(interval_s):
                     await self._look.wait()
@@ -232,14 +231,16 @@ class Keeper:
             await self._confirm(states)  # the lease is not what it was
             return
         self._is_served = False
+        if self._opening is not None:
+            self._opening.cancel()
+        if states.opens is not None:
+            self._opening = asyncio.create_task(
+                self._open_at_word(states.revision, states.opens), name=f"lease {self._shard}: open"
+            )
         # not before here: this is what tells the mover that the pause has been taken note of
         if not self._was_granted:
             await self._confirm(states)
         elif states.paused:
-            if states.opens is not None:
-                self._opening = asyncio.create_task(
-                    self._open_at_word(states.revision, states.opens), name=f"lease {self._shard}: open"
-                )
             await self._call(self._tell(states))
             if before is None or before.paused - states.paused or boottime_s() - self._sent_s > RENEW_S:
                 self._renew.set()
@@ -371,3 +372,9 @@ class Keeper:
         self._calls.discard(task)
         if not task.cancelled():
             task.exception()  # looked at: whoever asked may have left
+
+
+def _to_next_poll_s() -> float:
+    """Workers look at the same moments: who has closed a slot waits for whoever closes it last."""
+    left_s = POLL_S - time.time() % POLL_S
+    return left_s if left_s > POLL_S / 8 else left_s + POLL_S  # else this very moment would come twice

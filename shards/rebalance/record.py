@@ -187,7 +187,7 @@ class RebalanceRecord:
     """One rebalance. Immutable; each change gives another one, to be stored by compare-and-set."""
 
     id: int
-    """The attempt that it began with."""
+    """The attempt that it began with: ids rise, with gaps, for each change of the leading mover takes a number, too."""
     attempt: int
     """The fence, see above; from 1, and above every gen of the topology it began with."""
     kind: Kind
@@ -224,11 +224,17 @@ class RebalanceRecord:
             told.remove(Command.CLEAN_UP)
         return (*told, *(() if self.is_open else (Command.START,)))
 
+    def words(self) -> tuple[str, ...]:
+        """Returns what operators may say: the legal commands, and what begins another rebalance or only reads."""
+        gone = {shard for shard, _ in self.shards_before} - {shard for shard, _ in self.shards_after}
+        can_go_back = not self.is_open and self.moves and not (self.is_clean and gone)
+        return (*(command.word for command in self.legal()), *(("reverse",) if can_go_back else ()), "verify")
+
     def refusal(self, why: str = "") -> IllegalStep:
         """Returns the error for a command that does not fit, with what would; ``why`` in place of the state."""
-        words = [command.word for command in self.legal()]
+        words = self.words()
         return IllegalStep(
-            f"rebalance {self.id} {why or f'is {self.state.value}'}; it allows: {', '.join(words) or 'nothing'}", words
+            f"rebalance {self.id} {why or f'is {self.state.value}'}; it allows: {', '.join(words)}", words
         )
 
     def after(self, command: Command, who: str, detail: str = "", *, at_unix_ms: int | None = None) -> Self:

@@ -24,13 +24,14 @@ LARGE: Final = (
     Scope("a mover that is thought dead at once", "c", crashes=1, has_deposed=True, first_step="fence topology"),
     Scope("a mover that is thought dead", "c", crashes=1, has_deposed=True),
     Scope("creates through delayed renewals", "cr", has_split_renewals=True),
+    Scope("two workers, and a mover that dies while the slot is paused", "c", workers=2, crashes=1, first_step="pause"),
     Scope("there and back twice", "c", moves=((0, 1), (1, 0), (0, 1))),
 )
 """Explored by `make torture`."""
 
 _ONE: Final = SMALL[0]
-# in these words break nothing, and make the way to what breaks longer
 _DIES_PAUSED: Final = Scope("a mover that dies while the slot is paused", "c", crashes=1, first_step="pause")
+# in these words break nothing, and make the way to what breaks longer
 _DEPOSED_AT_ONCE: Final = replace(LARGE[1], has_words=False)
 _DEPOSED: Final = replace(LARGE[2], has_words=False)
 

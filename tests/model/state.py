@@ -206,7 +206,7 @@ class Scope:
     has_split_renewals: bool = False
     """Renewals are sent, land and are answered one by one, and any of that may be lost; else in one step."""
     has_words: bool = True
-    """Workers give their word beside their leases."""
+    """Workers give their word beside their leases, and movers theirs, at which slots are opened."""
     chain: str = ""
     """The order before all begins."""
     first_step: str = "copy"

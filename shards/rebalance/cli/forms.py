@@ -47,7 +47,7 @@ def record(value: RebalanceRecord) -> Mapping[str, Any]:
         "finished_unix_ms": value.finished_unix_ms,
         "is_clean": value.is_clean,
         "entries": [entry(one) for one in value.entries],
-        "legal": [command.word for command in value.legal()],
+        "legal": list(value.words()),
     }
 
 
