@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from typing import Final, NamedTuple
@@ -16,6 +17,7 @@ from typing import Final, NamedTuple
 from shards.contract import StoreError, Unavailable
 from shards.keys import format_uuid
 from shards.leases import Leaving
+from shards.rebalance import manifest
 from shards.rebalance.copying import Copying
 from shards.rebalance.fleet import At, Part
 from shards.rebalance.gates import Gates
@@ -157,6 +159,7 @@ class Batch:
                 topology = await self._under_pause(some)
             if topology is not None:
                 await self._gates.unpause(self._slots(some), epoch_min=topology.epoch)
+                await self._keep_manifests(some)
                 self.state = "moved"
 
     async def _calm(self) -> None:
@@ -233,6 +236,13 @@ class Batch:
         self._pauses.append(Pause(len(moves), *(after - before for before, after in pairwise(times))))
         self._gates.together.took(self._pauses[-1])
         return topology
+
+    async def _keep_manifests(self, moves: Sequence[Move]) -> None:
+        """For ``verify``; where none is kept it says less."""
+        facts = self._parts[moves[0].source].facts
+        going = [move for move in moves if move in self._moved]
+        with suppress(StoreError):
+            await asyncio.gather(*(manifest.keep(facts, one.read_of(going), self._gen) for one in self._copyings))
 
     async def _copy_rest(self, slots: frozenset[int]) -> None:
         await self._each(lambda copying: copying.round(slots, is_hurried=True))
