@@ -44,6 +44,8 @@ _LOOK_S: Final = 0.5  # between two looks, while waiting so, whether the slots a
 
 
 _CALM_TRIES_MAX: Final = 8
+"""So often a calm moment is looked for before a pause; then it begins all the same."""
+
 _CALM_S: Final = 0.02
 
 

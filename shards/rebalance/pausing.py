@@ -17,7 +17,8 @@ _CUT: Final = 0.5
 
 
 _REMEMBERED: Final = 32
-_USUAL: Final = 1.5
+_USUAL: Final = 1.5  # times the middle one of those
+_PROMPT_S: Final = 0.02  # never too long
 
 
 class Pause(NamedTuple):
@@ -94,4 +95,4 @@ class Calm:
     def is_usual(self, took_s: float) -> bool:
         """Takes in how long the same question took once more; tells whether that was not much longer than usual."""
         self._took.append(took_s)
-        return took_s <= sorted(self._took)[len(self._took) // 2] * _USUAL
+        return took_s <= max(_PROMPT_S, sorted(self._took)[len(self._took) // 2] * _USUAL)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards.rebalance.pausing import AIM_S, Pause, Together, mean_steps_ms
+from shards.rebalance.pausing import AIM_S, Calm, Pause, Together, mean_steps_ms
 
 MOST = 16
 
@@ -38,6 +38,16 @@ def test_a_pause_of_fewer_slots_says_nothing_of_more() -> None:
     before = together.slots
     together.took(pause(before - 1, 0.0))
     assert together.slots == before
+
+
+def test_an_answer_is_late_by_what_is_usual_and_never_when_it_is_prompt() -> None:
+    """A store that is slow always is as calm as it gets; one that is late for once is not, but for milliseconds."""
+    calm = Calm()
+    assert all(calm.is_usual(took_s) for took_s in (0.05, 0.06, 0.05, 0.07))
+    assert not calm.is_usual(0.2)
+    assert calm.is_usual(0.06)
+    quick = Calm()
+    assert all(quick.is_usual(took_s) for took_s in (0.001, 0.001, 0.004, 0.015))
 
 
 def test_the_steps_are_told_by_name_in_their_order() -> None:
