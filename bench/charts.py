@@ -31,6 +31,9 @@ _LETTER_IN: Final = 0.075
 _ENTRY_IN: Final = 0.6
 """Of a legend: its line, and the space to the next one."""
 
+_ROW_IN: Final = 0.2
+"""Of a legend."""
+
 _HEADROOM: Final = 1.08
 """Of a line chart, so that a level line does not lie on its edge."""
 
@@ -73,7 +76,7 @@ def draw(chart: Chart) -> str:
 
 def _height(chart: Chart) -> float:
     if chart.kind in {"line", "step"}:
-        return _HEIGHT_IN
+        return _HEIGHT_IN + _ROW_IN * (-(-len(chart.series) // _columns(chart.series)) - 1)
     groups = len({name for one in chart.series for name in one.x})
     bars = groups * (len(chart.series) if chart.kind == "bar" else 1)
     return 1.0 + _BAR_IN * max(2, bars)

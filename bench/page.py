@@ -15,7 +15,7 @@ from bench.keeping import SUMMARY
 from bench.parts import Chart, Row, Side
 from bench.rounds import work_s
 from bench.summary import Range
-from bench.table import CAVEAT, cpu, is_named, target
+from bench.table import CAVEAT, cpu, is_named, ratio_form, target
 
 TEMPLATE: Final = "page.html"
 HEADING: Final = "Crest: what an order costs"
@@ -50,7 +50,7 @@ def render(results: Sequence[Kept], facts: Mapping[str, object], heading: str = 
     )
     environment.filters |= {"span": _span, "cpu": cpu, "target": target}
     environment.filters |= {"verdict": lambda row: _REACHED[row.reached], "svg": _svg, "cost": _cost}
-    environment.filters |= {"sides": _sides, "outcomes": _outcomes}
+    environment.filters |= {"sides": _sides, "outcomes": _outcomes, "ratio_form": ratio_form}
     environment.tests["named"] = is_named
     rows = [row for result in results for row in result.outcome.rows]
     judged = [row for row in rows if row.reached is not None]

@@ -88,12 +88,20 @@ def _cells(row: Row) -> list[str]:
         row.work + (f"\n[dim]{row.note}[/dim]" if row.note else ""),
         ("" if row.ours.name == "crest" else f"{row.ours.name}\n") + _range(row.ours.rate, ",.0f") if row.unit else "",
         f"{theirs.name}\n{_range(theirs.rate, ',.0f')}" if theirs else "",
-        _range(row.ratio, ".2f") + (f"\n{row.ratio_of}" if is_named(row) else "") if row.ratio else "",
+        _range(row.ratio, ratio_form(row)) + (f"\n{row.ratio_of}" if is_named(row) else "") if row.ratio else "",
         target(row, markup=True),
         "\n".join(cpu(side) for side in (row.ours, theirs) if side),
         f"{row.cpu_ratio:.2f}" if row.cpu_ratio else "",
         "\n".join(_latency(side) for side in (row.ours, theirs) if side and side.p50_ms and side.p99_ms),
     ]
+
+
+def ratio_form(row: Row) -> str:
+    """Returns the format of a row's ratio: two decimals, or as many as tell a ratio that just misses its target."""
+    for digits in (2, 3, 4):
+        if row.ratio is None or row.target is None or round(row.ratio.median, digits) != row.target:
+            return f".{digits}f"
+    return ".2f"
 
 
 def is_named(row: Row) -> bool:

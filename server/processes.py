@@ -49,7 +49,7 @@ class ExitCode(enum.IntEnum):
 
     STOPPED = 0, "Stopped as asked; every call was finished."
     DEFECT = 1, "An error that nobody foresaw; the log has its traceback."
-    USAGE = 2, "A flag, a variable or the settings file says what cannot be."
+    USAGE = 2, "A flag, a variable, the settings file or the topology file says what cannot be."
     PORT_TAKEN = 3, "A port is in use, or may not be taken."
     STORE_REFUSED = 4, "The store cannot be used: in use, damaged, read-only, full, or of another version."
     BOOT_FAILED = 5, "A worker failed to start as often as boot_failures_max; its own lines in the log say why."

@@ -93,6 +93,14 @@ def test_target_is_reached_by_the_median(
     assert ("reached" in text) == (reached is True)
 
 
+@pytest.mark.parametrize(("ratio", "said"), [(1.0041, "1.004"), (1.0, "1.00"), (0.5, "0.50")])
+def test_ratio_that_just_misses_is_not_told_as_its_target(ratio: float, said: str) -> None:
+    """A ratio that rounds to the target which it misses has as many digits as show that."""
+    one = row(ratio, 1.0, at_most=True)
+    assert f">{said}" in page.render([kept(one)], FACTS).replace("\n", "")
+    assert table.ratio_form(one) == f".{len(said) - 2}f"
+
+
 def test_comparison_leaves_the_generator_out_of_the_cost() -> None:
     """The ratio is of rates, and the CPU ratio of all processes but the load generator."""
     found = figures.row("work", ("crest", rounds("crest", 300.0)), ("peer", rounds("peer", 100.0)), target=2.0)
