@@ -52,8 +52,12 @@ from shards.handing.network import UnixNetwork
 from shards.rebalance.fleet import Fleet as ShardFleet
 from shards.routing import Router
 
-_GC_THRESHOLD: Final = 20_000
-"""Allocations between two searches for garbage in cycles (default 700): a call leaves next to none."""
+_GC_THRESHOLD: Final = 100_000
+"""Objects made and not yet freed between two searches for garbage in cycles (default 700): a call leaves next to none.
+
+More than are alive for what a busy worker has under way, 18 for each of some thousand orders. With less each group of
+orders is searched while it waits for the store, and what is remembered of the groups before with every tenth.
+"""
 
 _SWITCH_INTERVAL_S: Final = 0.001
 """For so long the event loop may keep a store's thread from its result (default 5 ms; measured in docs/adr/0004)."""
