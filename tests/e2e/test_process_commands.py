@@ -65,4 +65,4 @@ def test_mistake_in_the_topology_file_is_a_mistake_in_settings(tmp_path: Path) -
     file.write_text("[[shards]]\nid = 0\n", encoding="utf-8")
     done = run("--store", "cassandra", "--topology-file", str(file), "--data-dir", str(tmp_path / "data"))
     assert done.returncode == ExitCode.USAGE
-    assert done.stderr == f"error: {file}: shards 0.contact_points: missing\n"
+    assert done.stderr == f"error: {file}: shards[0].contact_points: missing\n"
