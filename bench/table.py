@@ -74,7 +74,7 @@ def markdown(results: Sequence[Kept], facts: Mapping[str, object]) -> str:
             )
             ratio = f"{row.ratio.median:.2f} ({row.ratio.least:.2f}-{row.ratio.most:.2f})" if row.ratio else ""
             cpu_ratio = f"{row.cpu_ratio:.2f}" if row.cpu_ratio else ""
-            rate = f"{row.ours.rate.median:,.0f} {row.unit}"
+            rate = f"{row.ours.rate.median:,.0f} {row.unit}" if row.unit else ""
             lines.append("| " + " | ".join((row.work, rate, against, ratio, target(row), costs, cpu_ratio)) + " |")
         if result.failure:
             lines.append(f"| {result.title} | not measured | | | | | |")
@@ -86,14 +86,27 @@ def _cells(row: Row) -> list[str]:
     theirs = row.theirs
     return [
         row.work + (f"\n[dim]{row.note}[/dim]" if row.note else ""),
-        ("" if row.ours.name == "crest" else f"{row.ours.name}\n") + _range(row.ours.rate, ",.0f"),
+        ("" if row.ours.name == "crest" else f"{row.ours.name}\n") + _range(row.ours.rate, ",.0f") if row.unit else "",
         f"{theirs.name}\n{_range(theirs.rate, ',.0f')}" if theirs else "",
-        _range(row.ratio, ".2f") + ("" if row.ratio_of == "rate" else f"\n{row.ratio_of}") if row.ratio else "",
+        _range(row.ratio, ratio_form(row)) + (f"\n{row.ratio_of}" if is_named(row) else "") if row.ratio else "",
         target(row, markup=True),
         "\n".join(cpu(side) for side in (row.ours, theirs) if side),
         f"{row.cpu_ratio:.2f}" if row.cpu_ratio else "",
         "\n".join(_latency(side) for side in (row.ours, theirs) if side and side.p50_ms and side.p99_ms),
     ]
+
+
+def ratio_form(row: Row) -> str:
+    """Returns the format of a row's ratio: two decimals, or as many as tell a ratio that just misses its target."""
+    for digits in (2, 3, 4):
+        if row.ratio is None or row.target is None or round(row.ratio.median, digits) != row.target:
+            return f".{digits}f"
+    return ".2f"
+
+
+def is_named(row: Row) -> bool:
+    """Tells whether it has to be said what the ratio is of: of rates by default, and a share is named by the work."""
+    return row.ratio_of not in {"rate", "share"}
 
 
 def target(row: Row, *, markup: bool = False) -> str:

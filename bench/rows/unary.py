@@ -27,8 +27,14 @@ PATIENT_WINDOWS_MAX: Final = 20
 PATIENT_WINDOWS_QUIET: Final = 3
 
 _CURVE_SHARES: Final = (0.1, 0.3, 0.5, 0.65, 0.8, 0.9, 1.0)
-_CURVE_SHARES_QUICK: Final = (0.25, 0.75)
+_CURVE_SHARES_QUICK: Final = (0.25, 1.0)
 _CURVE_S: Final = 2.0
+_CURVE_STEP: Final = 1.3
+_CURVE_STEPS_MAX: Final = 5
+"""Beyond the capacity of the closed loop the rate is raised by this much, so often at most..."""
+
+_FULL: Final = 0.9
+"""...and until less than this share of what is offered is done: then the service is full, and the curve is whole."""
 
 
 class Unary:
@@ -40,7 +46,7 @@ class Unary:
     budget_s = 420.0
 
     def run(self, context: Context) -> Outcome:
-        """Rounds in turn, then an open loop from a tenth of each one's capacity to all of it."""
+        """Rounds in turn, then an open loop from a tenth of each one's capacity until it is full."""
         plan = Plan.of(context)
         with contextlib.ExitStack() as stack:
             crest = crest_on(context, stack)
@@ -93,11 +99,18 @@ class Unary:
         found: dict[str, list[tuple[int, Round]]] = {}
         for one in loaded:
             capacity = sorted(done.orders_per_s for done in rounds[one.name])[len(rounds[one.name]) // 2]
-            for share in _CURVE_SHARES_QUICK if context.is_quick else _CURVE_SHARES:
+            points = found.setdefault(one.name, [])
+            shares = _CURVE_SHARES_QUICK if context.is_quick else _CURVE_SHARES
+            for share in (*shares, *(shares[-1] * _CURVE_STEP**step for step in range(1, _CURVE_STEPS_MAX + 1))):
+                if share > 1 and points[-1][1].orders_per_s < _FULL * points[-1][0]:
+                    break
                 rate = max(2, int(capacity * share))
                 done = one.fire(_CURVE_S, rate)
-                found.setdefault(one.name, []).append((rate, done))
-                context.tell(f"{one.name} at {rate:,}/s: p50 {done.p50_ms:.1f} ms, p99 {done.p99_ms:.1f} ms")
+                points.append((rate, done))
+                context.tell(
+                    f"{one.name} at {rate:,}/s: {done.orders_per_s:,.0f}/s done, p50 {done.p50_ms:.1f} ms, "
+                    f"p99 {done.p99_ms:.1f} ms"
+                )
         return found
 
 
@@ -122,22 +135,22 @@ def started(stack: contextlib.ExitStack, make: Callable[[], Subject]) -> Subject
     return subject
 
 
-def rates(title: str, rounds: Mapping[str, Sequence[Round]]) -> Chart:
-    """Returns the rates as bars, the spread of the rounds as whiskers."""
+def rates(title: str, rounds: Mapping[str, Sequence[Round]], each: str = "order") -> Chart:
+    """Returns the rates as bars, the spread of the rounds as whiskers. ``each``: what is counted."""
     sides = [figures.side(name, some) for name, some in rounds.items()]
     bars = Series(
-        "orders/s",
+        f"{each}s/s",
         [side.name for side in sides],
         [side.rate.median for side in sides],
         [side.rate.least for side in sides],
         [side.rate.most for side in sides],
     )
     explains = "The median of the rounds; the whisker goes from the slowest to the fastest. Longer is better."
-    return Chart(title, explains, "bar", "", "orders/s", [bars])
+    return Chart(title, explains, "bar", "", f"{each}s/s", [bars])
 
 
-def costs(title: str, rounds: Mapping[str, Sequence[Round]]) -> Chart:
-    """Returns the processor time of an order, by who spent it, as stacked bars."""
+def costs(title: str, rounds: Mapping[str, Sequence[Round]], each: str = "order") -> Chart:
+    """Returns the processor time of an order, or of ``each`` else, by who spent it, as stacked bars."""
     sides = [figures.side(name, some) for name, some in rounds.items()]
     groups = [group for group in GROUPS if any(group in side.cpu_s_per_1000 for side in sides)]
     stacks = [
@@ -145,17 +158,18 @@ def costs(title: str, rounds: Mapping[str, Sequence[Round]]) -> Chart:
         for group in groups
     ]
     explains = (
-        "Processor milliseconds of one order, by the processes that spent them; the generator is the load's own cost. "
-        "Shorter is better, and this figure hardly depends on what else the machine did."
+        f"Processor milliseconds of one {each}, by the processes that spent them; the generator is the load's own "
+        "cost. Shorter is better, and this figure hardly depends on what else the machine did."
     )
-    return Chart(title, explains, "stack", "", "ms of CPU an order", stacks)
+    return Chart(title, explains, "stack", "", f"processor ms per {each}", stacks)
 
 
 def latency(curves: Mapping[str, Sequence[tuple[int, Round]]]) -> list[Chart]:
     """Returns the latency over the offered rate, up to saturation: median and 99th percentile."""
     explains = (
-        "Calls start at the rate below whether or not earlier ones have ended, from a tenth of what each service can "
-        "do to all of it. Where a line turns up, the service is full; further right is better."
+        "Calls start at the rate below whether or not earlier ones have ended, from a tenth of what each service did "
+        f"for 256 callers until less than {_FULL:.0%} of what is offered gets done: a line ends where the service is "
+        "full. Further right and lower is better. Each point is one run of two seconds."
     )
     charts = []
     for title in ("p50", "p99"):

@@ -76,7 +76,7 @@ def test_steps_are_those_that_are_told(commands: list[Command]) -> None:
 def test_a_rebalance_under_way_refuses_another() -> None:
     """While one is open no other starts, and the refusal says what is legal instead."""
     topology, record = added()
-    with pytest.raises(IllegalStep, match="rebalance 1 is running; it allows: pause, cancel, verify"):
+    with pytest.raises(IllegalStep, match="rebalance 1 is running; it allows: pause, cancel"):
         start(topology, {0: 0}, topology.shards, kind=Kind.SPLIT, who="ann", last=record)
 
 
