@@ -229,6 +229,7 @@ def _charts(calls: Sequence[Call], wanted: Load, began: float, took_s: float) ->
     windows: list[list[Call]] = [[] for _ in range(int(took_s / width_s) + 1)]
     for call in calls:
         windows[int((call.ended_s - began) / width_s)].append(call)
+    windows = windows[:-1] or windows  # the last one is not whole: its rate would say nothing
     x = [number * width_s for number in range(len(windows))]
     good = [sorted(call.latency_s * 1e3 for call in some if call.code == "OK") for some in windows]
     bad = [sum(call.code != "OK" for call in some) / width_s for some in windows]
@@ -236,19 +237,36 @@ def _charts(calls: Sequence[Call], wanted: Load, began: float, took_s: float) ->
     if any(bad):
         rates.append(Series("not OK", x, bad))
     events = [Event(at, f"{rate:,}/s") for at, rate in wanted.rises if wanted.rate]
+    offered = " Dotted: from when on so many calls a second are made." if events else ""
     latencies = [
         Series(name, x, [percentile(some, share) if some else None for some in good])
         for name, share in (("p50", 0.50), ("p99", 0.99))
     ]
     ordered = sorted(latency for some in good for latency in some)
     shares = (0.10, 0.25, 0.50, 0.75, 0.90, 0.95, 0.99, 0.999)
-    spread = Series("ms", [f"{share:.1%}" for share in shares], [percentile(ordered, share) for share in shares])
+    spread = Series("ms", [f"{share * 100:g} %" for share in shares], [percentile(ordered, share) for share in shares])
     return [
-        Chart("Calls a second", "By the moment they ended.", "step", "seconds", "calls/s", rates, events=events),
         Chart(
-            "Latency", "Of the calls that ended then.", "line", "seconds", "ms", latencies, log_y=True, events=events
+            "Calls a second", f"By the moment they ended.{offered}", "step", "seconds", "calls/s", rates, events=events
         ),
-        Chart("Latency of that share of calls, or less", "Of calls answered OK.", "bar", "", "ms", [spread]),
+        Chart(
+            "Latency over time",
+            f"Half of the calls that ended then took p50 or less, 99 of 100 took p99 or less.{offered}",
+            "line",
+            "seconds",
+            "ms",
+            latencies,
+            log_y=True,
+            events=events,
+        ),
+        Chart(
+            "Latency of all calls",
+            "Such a share of the calls answered OK took so long or less.",
+            "bar",
+            "",
+            "ms",
+            [spread],
+        ),
     ]
 
 

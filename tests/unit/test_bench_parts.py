@@ -183,6 +183,17 @@ def test_table_names_targets_findings_and_failures() -> None:
     assert "a <finding>" in text
 
 
+def test_table_has_no_empty_columns() -> None:
+    """What was measured alone, as by the operator's benchmark, is told without columns for comparisons."""
+    alone = Row("alone", Side("here", Range(5.0, 5.0, 5.0), Range(1.0, 1.0, 1.0), Range(2.0, 2.0, 2.0)), unit="calls/s")
+    out = io.StringIO()
+    table.show([kept(alone)], FACTS, Console(file=out, width=200))
+    assert "p50 / p99 ms" in out.getvalue()
+    assert not any(word in out.getvalue() for word in ("target", "against", "CPU", "ratio"))
+    assert page.ALONE in page.render([kept(alone)], FACTS)
+    assert "neighbouring rounds" in page.render([kept(row(3.0, 2.0))], FACTS)
+
+
 def test_document_gets_a_line_a_row() -> None:
     """The table for a document has as many cells in each line, a line for each row, and one for each failure."""
     text = table.markdown([kept(row(3.0, 2.0), row(None, None)), kept(failure="no Go")], FACTS)
