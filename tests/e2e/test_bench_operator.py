@@ -9,9 +9,10 @@ from google.protobuf import json_format
 from bench import operator
 from bench.operator import Load, Method, Shape
 from protos.orders.v1 import orders_pb2
+from tests.support.addresses import loopback
 from tests.support.crest import Crest, orders
 
-HOST = "127.0.0.26"
+HOST = loopback(26)
 PORT = 20_680
 LOOKED_AT = 20
 

@@ -13,12 +13,13 @@ import pytest
 from deploy.cluster import Cluster, ClusterError, ClusterSpec, CommitLogSync, MissingError, describe
 from deploy.cluster.__main__ import Exit
 from deploy.cluster.cql import Consistency, CqlError
+from tests.support.addresses import loopback
 from tests.support.deadlines import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = ClusterSpec(
     shards=1,
-    first_address="127.0.0.27",
+    first_address=loopback(27),
     cql_port=29_042,
     storage_port=27_000,
     jmx_first_port=None,
@@ -58,7 +59,7 @@ def test_everything_serves(cluster: Cluster) -> None:
     assert told.returncode == Exit.OK, told.stdout + told.stderr
     status = json.loads(told.stdout)
     assert status["ready"]
-    assert status["shards"] == [{"id": 0, "contact_points": ["127.0.0.27"], "port": 29_042}]
+    assert status["shards"] == [{"id": 0, "contact_points": [loopback(27)], "port": 29_042}]
     roles = [node["role"] for node in status["nodes"]]
     assert sorted(roles) == ["redis master"] * 3 + ["redis replica"] * 3 + ["shard 0"]
 
