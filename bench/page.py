@@ -79,13 +79,13 @@ def _svg(chart: Chart) -> Markup:
     return Markup(charts.draw(chart))  # noqa: S704  # drawn here: the library escapes the texts in it
 
 
-def _sides(rows: Sequence[Row]) -> list[tuple[str, Side, str]]:
-    """Returns work, side and unit of each line of a part's table: those that have a rate, each once."""
-    found: list[tuple[str, Side, str]] = []
+def _sides(rows: Sequence[Row]) -> list[tuple[Row, Side]]:
+    """Returns the lines of a part's table: the sides that have a rate, each once, with the row that it is of."""
+    found: list[tuple[Row, Side]] = []
     for row in rows:
         for side in (row.ours, row.theirs):
-            if side is not None and row.unit and all(side != known for _, known, _ in found):
-                found.append((row.work, side, row.unit))
+            if side is not None and row.unit and all(side != known for _, known in found):
+                found.append((row, side))
     return found
 
 

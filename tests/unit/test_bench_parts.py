@@ -151,10 +151,11 @@ def test_page_tells_each_side_once_and_no_rate_where_there_is_none() -> None:
     ours = side("crest", 1_234.0)
     rows = [Row("w", ours, side("a", 5.0), target=1.0), Row("w", ours, side("b", 6.0), target=1.0)]
     share = Row("a share", side("nobody", 777.0), ratio=Range(0.5, 0.5, 0.5), ratio_of="share", target=1.0, unit="")
-    late = Row("late", Side("shop", Range(9.0, 9.0, 9.0), errors={"LATE": 1, "NotFound": 2}))
+    late = Row("late", Side("shop", Range(9.0, 9.0, 9.0), errors={"LATE": 1, "NotFound": 2}), note="a core each")
     text = page.render([kept(*rows, share, late)], FACTS)
     detail = text[text.index('id="part"') :]
     assert detail.count(">crest<") == 1
+    assert "a core each" in detail  # what the table of targets does not tell
     assert "777" not in text
     assert "of share" not in text
     assert "1 LATE,<br>2 NotFound" in detail
