@@ -108,8 +108,8 @@ class Live(NamedTuple):
             )
             told.append(
                 f"{phase.name}: 99 of 100 slots were not served for {phase.paused.p99_ms:g} ms at most, none for "
-                f"longer than {phase.paused.max_ms:g} ms; {phase.waits.number} operations came just then, 99 of 100 waited "
-                f"{phase.waits.p99_ms:g} ms at most, none longer than {phase.waits.max_ms:g} ms. The mover saw "
+                f"longer than {phase.paused.max_ms:g} ms; {phase.waits.number} operations came just then, 99 of 100 "
+                f"waited {phase.waits.p99_ms:g} ms at most, none longer than {phase.waits.max_ms:g} ms. The mover saw "
                 f"{phase.pauses} pauses of {phase.pause_ms_p99:.0f} ms (p99), {phase.pause_ms_max:.0f} ms at most, on "
                 f"average: {_told(phase.pause_steps_ms)}."
             )
