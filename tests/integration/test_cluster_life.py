@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -102,7 +103,7 @@ def test_a_paused_node_answers_nothing_and_goes_on(cluster: Cluster) -> None:
 def test_a_port_in_use_is_named(cluster: Cluster, tmp_path: Path) -> None:
     """A second cluster on the same ports is refused with the port's name, and the first is not touched."""
     second = Cluster(SPEC, tmp_path / "second", dies_with_parent=True)
-    with pytest.raises(ClusterError, match=r"127\.0\.0\.27:26401 is taken"):
+    with pytest.raises(ClusterError, match=re.escape(f"{loopback(27)}:26401 is taken")):
         second.up(timeout_s=BOOT_S)
     assert second.down() == ()
     assert all(node.alive for node in cluster.nodes)
