@@ -129,8 +129,10 @@ def run_ghz(
     report = RESULTS / f"ghz-{method}.json"
     RESULTS.mkdir(exist_ok=True)
     try:
+        if method in operator.READS + operator.TRANSITIONS:
+            _tell("creating the orders to work on")
         if made := operator.prepare(address, wanted):
-            _tell(f"created {made:,} orders to work on")
+            _tell(f"{made:,} are there")
         if at:
             pause_s = operator.starts_in_s(at, datetime.now().astimezone(), wanted)
             _tell(f"starting in {pause_s:,.0f} s, so that the load rises at {at}")

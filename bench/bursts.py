@@ -50,7 +50,7 @@ def served(tally: Tally) -> float:
 def charts(bursts: Sequence[Burst], capacity: float) -> list[Chart]:
     """Draws goodput over what was offered, and second by second."""
     plain = [burst for burst in bursts if not burst.is_throttled]
-    calm_s = len(bursts[0].seconds) - len(bursts[0].rest.slices)
+    begins_s = max(1, min(len(bursts[0].seconds) - len(bursts[0].rest.slices), 2))
     goodput = Chart(
         title="Goodput under overload",
         explains="Orders a second answered in time, by how much was offered. It should stay level to the right of 1.",
@@ -74,7 +74,10 @@ def charts(bursts: Sequence[Burst], capacity: float) -> list[Chart]:
             Series(label(burst), [float(second) for second in range(len(burst.seconds))], list(burst.seconds))
             for burst in bursts
         ],
-        events=[Event(float(max(1, min(calm_s, 2))), "the burst begins")],
+        events=[
+            Event(float(begins_s), "the burst begins"),
+            Event(float(begins_s + len(bursts[0].rest.slices)), "the burst is over"),
+        ],
         limit=capacity,
         limit_text="capacity",
     )

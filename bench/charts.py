@@ -27,6 +27,16 @@ _INK: Final = "#24292f"
 _FAINT: Final = "#d0d7de"
 _WIDTH_IN: Final = 7.6
 _HEIGHT_IN: Final = 3.6
+_LETTER_IN: Final = 0.075
+_ENTRY_IN: Final = 0.6
+"""Of a legend: its line, and the space to the next one."""
+
+_ROW_IN: Final = 0.2
+"""Of a legend."""
+
+_HEADROOM: Final = 1.08
+"""Of a line chart, so that a level line does not lie on its edge."""
+
 _BAR_IN: Final = 0.42
 """Height of one bar; there are as many as there are groups times colours."""
 
@@ -66,7 +76,7 @@ def draw(chart: Chart) -> str:
 
 def _height(chart: Chart) -> float:
     if chart.kind in {"line", "step"}:
-        return _HEIGHT_IN
+        return _HEIGHT_IN + _ROW_IN * (-(-len(chart.series) // _columns(chart.series)) - 1)
     groups = len({name for one in chart.series for name in one.x})
     bars = groups * (len(chart.series) if chart.kind == "bar" else 1)
     return 1.0 + _BAR_IN * max(2, bars)
@@ -144,7 +154,8 @@ def _finish(axes: Axes, chart: Chart, *, bars: bool) -> None:
         axes.set_xlim(left=0)
         axes.margins(x=0.12)
     else:
-        axes.set_ylim(bottom=0)
+        known = [value for one in chart.series for value in (*one.y, *(one.most or ())) if value is not None]
+        axes.set_ylim(0, max((*known, chart.limit or 0.0, 1e-9)) * _HEADROOM)
     if chart.log_x and not bars:
         axes.set_xscale("log")
     along.grid(visible=True)
@@ -159,7 +170,8 @@ def _finish(axes: Axes, chart: Chart, *, bars: bool) -> None:
         axes.axvline(event.x, color=_INK, linewidth=0.9, linestyle=":")
         axes.annotate(
             event.text, (event.x, 1.0), (3, -2), xycoords=("data", "axes fraction"), textcoords="offset points",
-            fontsize=8, va="top", rotation=90,
+            fontsize=8, va="top", rotation=90, zorder=5,
+            bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 0.6},
         )  # fmt: skip
     if chart.limit is not None:
         (axes.axvline if bars else axes.axhline)(chart.limit, color="#cf222e", linewidth=1.0, linestyle="--")
@@ -171,18 +183,24 @@ def _finish(axes: Axes, chart: Chart, *, bars: bool) -> None:
             fontsize=8, ha="right",
         )  # fmt: skip
     if len(chart.series) > 1:
-        axes.legend(
-            frameon=False, fontsize=9, ncols=min(4, len(chart.series)), loc="lower left", bbox_to_anchor=(0, 1.0)
-        )
+        axes.legend(frameon=False, fontsize=9, ncols=_columns(chart.series), loc="lower left", bbox_to_anchor=(0, 1.0))
+
+
+def _columns(series: Sequence[Series]) -> int:
+    """Returns how many entries of the legend fit beside each other: a wider one would take the room of the chart."""
+    widest_in = max(len(one.name) for one in series) * _LETTER_IN + _ENTRY_IN
+    return max(1, min(4, len(series), int((_WIDTH_IN - 1.0) / widest_in)))
 
 
 def _coloured(series: Sequence[Series]) -> Iterator[tuple[Series, str]]:
-    """Ours have our colour, the first of them the plain one; the others take the rest in turn."""
+    """Ours have our colour, the first of them the plain one, as has a line alone; the others take the rest in turn."""
     ours = itertools.chain((OURS,), itertools.cycle(("#0a3069", "#54aeff")))
     others = itertools.cycle(_COLOURS)
     for one in series:
         if one.name == GROUPS[-1]:
             yield one, _PLAIN
+        elif len(series) == 1:
+            yield one, OURS
         else:
             yield one, next(ours) if _is_ours(one.name) else next(others)
 

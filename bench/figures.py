@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from bench.parts import Row, Side
 from bench.rounds import work_s
-from bench.summary import Round, cpu_s_per_1000, errors, ratio, spread
+from bench.summary import Range, Round, cpu_s_per_1000, errors, ratio, spread
 
 
 def side(name: str, rounds: Sequence[Round]) -> Side:
@@ -14,11 +14,17 @@ def side(name: str, rounds: Sequence[Round]) -> Side:
     return Side(
         name,
         spread(one.orders_per_s for one in rounds),
-        spread(one.p50_ms for one in rounds),
-        spread(one.p99_ms for one in rounds),
+        _latency(one.p50_ms for one in rounds),
+        _latency(one.p99_ms for one in rounds),
         cpu_s_per_1000(rounds),
         errors(rounds),
     )
+
+
+def _latency(values_ms: Iterable[float]) -> Range | None:
+    """Returns the spread; None where no call was timed, as of a driver that counts rows only."""
+    found = spread(values_ms)
+    return found if found.most > 0 else None
 
 
 def row(  # a line of the table has as many parts

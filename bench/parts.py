@@ -91,6 +91,7 @@ class Row(msgspec.Struct, frozen=True):
     cpu_ratio: float | None = None
     """Their processor time an order over ours, the generator left out: above 1 we are cheaper."""
     unit: str = "orders/s"
+    """What ``Side.rate`` counts; empty where there is no rate, and the ratio says it all."""
     note: str = ""
 
     @property

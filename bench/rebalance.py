@@ -88,12 +88,15 @@ def _pauses(live: Live) -> list[Row]:
 
 
 def _charts(live: Live) -> list[Chart]:
-    seconds = range(int(max((call.at_s for call in live.calls), default=0)) + 1)
+    seconds = range(max(1, int(max((call.at_s for call in live.calls), default=0))))  # whole ones
     by_second = {second: [call for call in live.calls if int(call.at_s) == second] for second in seconds}
     x = [float(second) for second in seconds]
     events = [Event(phase.began_s, f"{phase.name} begins") for phase in live.phases]
     events += [Event(phase.ended_s, f"{phase.name} is done") for phase in live.phases]
-    moved = [point for phase in live.phases for point in phase.moved]
+    moved = [(0.0, 0)]
+    for phase in live.phases:
+        moved += [(phase.began_s, 0), *phase.moved]
+    moved.append((x[-1], moved[-1][1]))  # over the same seconds as the others
     return [
         Chart(
             "Calls answered while slots move",
@@ -119,7 +122,7 @@ def _charts(live: Live) -> list[Chart]:
         ),
         Chart(
             "Slots moved",
-            "Slots of the present move that are served by their new shard.",
+            "Slots of the present move, or of the last one, that their new shard serves.",
             "step",
             "seconds",
             "slots",

@@ -88,6 +88,24 @@ def cpu_s_per_1000(rounds: Sequence[Round]) -> dict[str, float]:
     return {group: statistics.median(one.cpu_s.get(group, 0.0) / one.orders * 1e3 for one in some) for group in groups}
 
 
+def joined(rounds: Sequence[Round]) -> Round:
+    """Returns several rounds of one subject as one: sums, and of latencies the medians. There is at least one."""
+    window_s = sum(one.window_s for one in rounds)
+    orders = sum(one.orders for one in rounds)
+    groups = {group: None for one in rounds for group in one.cpu_s}
+    return rounds[0]._replace(
+        orders=orders,
+        window_s=window_s,
+        orders_per_s=orders / window_s if window_s else 0.0,
+        p50_ms=statistics.median(one.p50_ms for one in rounds),
+        p99_ms=statistics.median(one.p99_ms for one in rounds),
+        errors=errors(rounds),
+        repeated=sum(one.repeated for one in rounds),
+        cpu_s={group: sum(one.cpu_s.get(group, 0.0) for one in rounds) for group in groups},
+        others_cores=statistics.fmean(one.others_cores for one in rounds),
+    )
+
+
 def errors(rounds: Iterable[Round]) -> dict[str, int]:
     """Returns the calls not answered OK of all rounds, by code."""
     found: Counter[str] = Counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from rich.console import Console
 from rich.table import Table
@@ -12,7 +13,10 @@ from bench.parts import GROUPS, Row, Side
 from bench.rounds import work_s
 from bench.summary import Range
 
-CAVEAT = (
+_HEADINGS: Final = ("work", "rate", "against", "ratio", "target", "CPU an order, ms", "CPU ratio", "p50 / p99 ms")
+"""Those without anything below them are left out."""
+
+CAVEAT: Final = (
     "Server, database and generator share these cores, so a rate is a figure of the machine as a whole. Read the "
     "ratios, and the processor time of an order, in which the generator (about 0.1-0.2 ms a call) is left out."
 )
@@ -34,14 +38,16 @@ def show(results: Sequence[Kept], facts: Mapping[str, object], console: Console)
 
 def _table(results: Sequence[Kept], facts: Mapping[str, object]) -> Table:
     table = Table(title=f"commit {facts['commit']}, {facts['cores']} cores, {facts['time']}", show_lines=True)
-    table.add_column("work")
-    for heading in ("rate", "against", "ratio", "target", "CPU an order, ms", "CPU ratio", "p50 / p99 ms"):
-        table.add_column(heading, justify="right")
+    lines: list[list[str]] = []
     for result in results:
-        for row in result.outcome.rows:
-            table.add_row(*_cells(row))
+        lines += [_cells(row) for row in result.outcome.rows]
         if result.failure:
-            table.add_row(f"{result.title} ({result.name})", "[red]FAILED[/red]", *[""] * 6)
+            lines.append([f"{result.title} ({result.name})", "[red]FAILED[/red]", *[""] * (len(_HEADINGS) - 2)])
+    shown = [number for number in range(len(_HEADINGS)) if any(line[number] for line in lines)]
+    for number in shown:
+        table.add_column(_HEADINGS[number], justify="right" if number else "left")
+    for line in lines:
+        table.add_row(*(line[number] for number in shown))
     return table
 
 
@@ -51,7 +57,9 @@ def _judged(results: Sequence[Kept]) -> list[bool]:
 
 
 def _legend(results: Sequence[Kept], facts: Mapping[str, object]) -> list[str]:
-    said = [f"{facts['cpu']}; fsync {facts['fsync_us']} us; load average {facts['load_average_1m']}", CAVEAT]
+    said = [f"{facts['cpu']}; fsync {facts['fsync_us']} us; load average {facts['load_average_1m']}"]
+    if any(row.theirs for result in results for row in result.outcome.rows):
+        said.append(CAVEAT)
     if _judged(results):
         said.append(
             "median, and least-most, of the rounds; a ratio is of neighbouring rounds. CPU an order: server + "
@@ -74,7 +82,7 @@ def markdown(results: Sequence[Kept], facts: Mapping[str, object]) -> str:
             )
             ratio = f"{row.ratio.median:.2f} ({row.ratio.least:.2f}-{row.ratio.most:.2f})" if row.ratio else ""
             cpu_ratio = f"{row.cpu_ratio:.2f}" if row.cpu_ratio else ""
-            rate = f"{row.ours.rate.median:,.0f} {row.unit}"
+            rate = f"{row.ours.rate.median:,.0f} {row.unit}" if row.unit else ""
             lines.append("| " + " | ".join((row.work, rate, against, ratio, target(row), costs, cpu_ratio)) + " |")
         if result.failure:
             lines.append(f"| {result.title} | not measured | | | | | |")
@@ -86,14 +94,27 @@ def _cells(row: Row) -> list[str]:
     theirs = row.theirs
     return [
         row.work + (f"\n[dim]{row.note}[/dim]" if row.note else ""),
-        ("" if row.ours.name == "crest" else f"{row.ours.name}\n") + _range(row.ours.rate, ",.0f"),
+        ("" if row.ours.name == "crest" else f"{row.ours.name}\n") + _range(row.ours.rate, ",.0f") if row.unit else "",
         f"{theirs.name}\n{_range(theirs.rate, ',.0f')}" if theirs else "",
-        _range(row.ratio, ".2f") + ("" if row.ratio_of == "rate" else f"\n{row.ratio_of}") if row.ratio else "",
+        _range(row.ratio, ratio_form(row)) + (f"\n{row.ratio_of}" if is_named(row) else "") if row.ratio else "",
         target(row, markup=True),
         "\n".join(cpu(side) for side in (row.ours, theirs) if side),
         f"{row.cpu_ratio:.2f}" if row.cpu_ratio else "",
         "\n".join(_latency(side) for side in (row.ours, theirs) if side and side.p50_ms and side.p99_ms),
     ]
+
+
+def ratio_form(row: Row) -> str:
+    """Returns the format of a row's ratio: two decimals, or as many as tell a ratio that just misses its target."""
+    for digits in (2, 3, 4):
+        if row.ratio is None or row.target is None or round(row.ratio.median, digits) != row.target:
+            return f".{digits}f"
+    return ".2f"
+
+
+def is_named(row: Row) -> bool:
+    """Tells whether it has to be said what the ratio is of: of rates by default, and a share is named by the work."""
+    return row.ratio_of not in {"rate", "share"}
 
 
 def target(row: Row, *, markup: bool = False) -> str:

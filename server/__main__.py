@@ -150,6 +150,10 @@ def _refusing() -> Iterator[None]:
     """Turns what an operator can mend into one line and an exit code."""
     try:
         yield
+    except (
+        assembly.TopologyFileWrong
+    ) as error:  # a settings file, too: the code that python -m shards.schema has for it
+        _refuse(error, ExitCode.USAGE)
     except StoreError as error:
         _refuse(error, ExitCode.STORE_REFUSED)
     except BrokenPipeError:

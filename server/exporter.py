@@ -28,7 +28,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from server import logs
-from server.metrics.catalog import WORKER_RESTARTS, WORKER_STATE
+from server.metrics.catalog import WORKER_LAGS, WORKER_RESTARTS, WORKER_STATE
 from server.processes import (
     BEAT,
     BEAT_INTERVAL_S,
@@ -63,12 +63,15 @@ class Workers(Collector):
         """Yields the metrics that no worker can tell of itself."""
         restarts = CounterMetricFamily(WORKER_RESTARTS.name, WORKER_RESTARTS.text, labels=WORKER_RESTARTS.labels)
         states = GaugeMetricFamily(WORKER_STATE.name, WORKER_STATE.text, labels=WORKER_STATE.labels)
+        lags = GaugeMetricFamily(WORKER_LAGS.name, WORKER_LAGS.text, labels=WORKER_LAGS.labels)
         for worker in self.control.workers:
+            lags.add_metric([str(worker.id)], float(worker.lags))
             restarts.add_metric([str(worker.id)], worker.restarts)
             for state in State:
                 states.add_metric([str(worker.id), state.value], float(worker.state is state))
         yield restarts
         yield states
+        yield lags
 
 
 class Answers:

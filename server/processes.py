@@ -1,8 +1,9 @@
 """What the processes of one server say to each other: how one is launched, what the pipes carry, how it ends.
 
-Each child has two pipes. On the *status* pipe it writes single bytes: ``READY`` once, when it serves, and ``BEAT`` from
-its event loop every ``BEAT_INTERVAL_S`` from the moment it runs. On the *control* pipe it reads lines, each a complete
-``Control``; the end of that pipe means that the supervisor is gone. Standard library only.
+Each child has two pipes. On the *status* pipe it writes single bytes: ``READY`` once, when it serves, and a beat from
+its event loop every ``BEAT_INTERVAL_S`` from the moment it runs: ``BEAT``, or of a worker what ``beat`` returns. On the
+*control* pipe it reads lines, each a complete ``Control``; the end of that pipe means that the supervisor is gone.
+Standard library only.
 """
 
 from __future__ import annotations
@@ -28,10 +29,23 @@ BEAT_INTERVAL_S: Final = 0.25
 
 READY: Final = b"R"
 BEAT: Final = b"."
+_BEAT_STALLED: Final = 0x80
+"""A beat of a worker is this and the percentage that ``beat`` is given."""
 WAITING: Final = b"W"
 """A worker cannot be ready yet, through no fault of its own: its time to become ready starts anew."""
 
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
+
+
+def beat(stalled: float) -> bytes:
+    """Returns the beat of an event loop that was kept from running for this share of the time since the last one."""
+    return bytes((_BEAT_STALLED + round(100 * min(1.0, max(0.0, stalled))),))
+
+
+def stalled_in(said: bytes) -> float | None:
+    """Returns the share that the beats among ``said`` tell, their mean; None where none of them tells any."""
+    shares = [byte - _BEAT_STALLED for byte in said if byte >= _BEAT_STALLED]
+    return sum(shares) / len(shares) / 100 if shares else None
 
 
 class ExitCode(enum.IntEnum):
@@ -49,7 +63,7 @@ class ExitCode(enum.IntEnum):
 
     STOPPED = 0, "Stopped as asked; every call was finished."
     DEFECT = 1, "An error that nobody foresaw; the log has its traceback."
-    USAGE = 2, "A flag, a variable or the settings file says what cannot be."
+    USAGE = 2, "A flag, a variable, the settings file or the topology file says what cannot be."
     PORT_TAKEN = 3, "A port is in use, or may not be taken."
     STORE_REFUSED = 4, "The store cannot be used: in use, damaged, read-only, full, or of another version."
     BOOT_FAILED = 5, "A worker failed to start as often as boot_failures_max; its own lines in the log say why."
@@ -74,6 +88,8 @@ class WorkerStatus(NamedTuple):
     state: State
     restarts: int
     """How often it was started again because it had died or stalled."""
+    lags: bool = False
+    """Whether its event loop is kept from running much more than those of the others."""
 
 
 class Control(NamedTuple):
@@ -85,14 +101,16 @@ class Control(NamedTuple):
 
     def to_line(self) -> bytes:
         """Returns the message as it is written to a control pipe."""
-        workers = [[w.id, w.address, w.state.value, w.restarts] for w in self.workers]
+        workers = [[w.id, w.address, w.state.value, w.restarts, w.lags] for w in self.workers]
         return json.dumps({"workers": workers, "open_shared": self.open_shared}).encode() + b"\n"
 
     @classmethod
     def from_line(cls, line: bytes) -> Control:
         """Returns the message that ``to_line`` wrote."""
         raw = json.loads(line)
-        workers = tuple(WorkerStatus(number, address, State(state), n) for number, address, state, n in raw["workers"])
+        workers = tuple(
+            WorkerStatus(id_, address, State(state), *more) for id_, address, state, *more in raw["workers"]
+        )
         return cls(workers, raw["open_shared"])
 
 

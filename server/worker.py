@@ -29,7 +29,6 @@ from server.app.orders import Orders
 from server.config import Config
 from server.metrics import Metrics, open_files
 from server.processes import (
-    BEAT,
     BEAT_INTERVAL_S,
     READY,
     WAITING,
@@ -37,6 +36,7 @@ from server.processes import (
     ExitCode,
     Launch,
     State,
+    beat,
     die_with_parent,
 )
 from server.rpc.admission import Admission, everyone
@@ -87,6 +87,7 @@ class Worker:
         self._orphaned = False
         self._handing = handing_of(launch, metrics)
         self._admission: Admission | None = None
+        self._services: Services | None = None
         self._servers: list[TransportServer] = []
         self._certificates: Certificates | None = None
         os.set_blocking(launch.status_fd, False)
@@ -118,7 +119,7 @@ class Worker:
             if self._config.admin_rpcs:
                 shards = await open_fleet(storage_settings(self._config))
                 running.push_async_callback(shards.close)
-            services = build_services(
+            self._services = services = build_services(
                 orders=orders,
                 fleet=self._fleet,
                 router=router,
@@ -213,16 +214,20 @@ class Worker:
         await asyncio.gather(*(server.stop(grace_s) for server in self._servers))
 
     async def _beat(self) -> None:
-        """Tells the supervisor that the event loop runs, and the metrics how late it does."""
+        """Tells the supervisor that the event loop runs and how much it is kept from it, and the metrics how late."""
+        stalled_then_s = 0.0
         while True:
-            due_s = time.monotonic() + BEAT_INTERVAL_S
+            began_s = time.monotonic()
             await asyncio.sleep(BEAT_INTERVAL_S)
-            lag_s = max(0.0, time.monotonic() - due_s)
+            passed_s = time.monotonic() - began_s
+            lag_s = max(0.0, passed_s - BEAT_INTERVAL_S)
+            stalled_s = 0.0 if self._services is None else self._services.stalled_s
             if self._admission is not None:
                 self._admission.tick(lag_s)
                 self._metrics.gate(self._admission.gate.standing(), self._admission.take_shed())
             self._metrics.tick(lag_s)
-            self._tell(BEAT)
+            self._tell(beat((stalled_s - stalled_then_s) / passed_s))
+            stalled_then_s = stalled_s
 
     def _tell(self, word: bytes) -> None:
         """Writes to the supervisor what may as well be missed."""
@@ -243,7 +248,10 @@ class Worker:
         if control is not None:
             self._fleet.update([WorkerInfo(w.id, w.address, WorkerState(w.state.value)) for w in control.workers])
             if self._handing is not None:
-                self._handing.know(w.id for w in control.workers if w.state is State.SERVING)
+                self._handing.know(
+                    serving=(w.id for w in control.workers if w.state is State.SERVING),
+                    lagging=(w.id for w in control.workers if w.lags),
+                )
             if control.open_shared:
                 self._shared.set()
             self._told.set()

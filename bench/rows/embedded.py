@@ -70,7 +70,7 @@ class Embedded:
         ]
         return Outcome(
             [row, *floors],
-            [unary.rates("Calls a second", rounds), unary.costs("What a call costs", rounds)],
+            [unary.rates("Calls a second", rounds, "call"), unary.costs("What a call costs", rounds, "call")],
             {"rounds": {name: [one._asdict() for one in some] for name, some in rounds.items()}},
             findings,
         )

@@ -5,20 +5,26 @@ from __future__ import annotations
 import contextlib
 import statistics
 import sys
+from collections.abc import Sequence
 from typing import Final
 
 from bench import figures
 from bench.driver import Driver
 from bench.parts import Context, Outcome, Row
-from bench.rounds import ByDriver, ByGhz, Plan, take_turns, warm, work_s
+from bench.rounds import OTHERS_MAX, ByDriver, ByGhz, Loaded, Plan, warm, work_s
 from bench.rows import unary
 from bench.subjects import SubjectError
-from bench.summary import spread
+from bench.summary import Round, joined, spread
 
 TARGET: Final = 1.0
 LOAD_SHARE: Final = 0.5
 RATE_MAX: Final = 1_500
 """Calls a second that one caller process in Python makes and still has half a core to spare."""
+
+WINDOW_S: Final = 1.0
+TURNS: Final = (0, 1, 1, 0, 1, 0, 0, 1)
+"""Who is loaded in the windows of a round. What a node that tidies up costs more for some seconds falls on both, and
+what grows steadily falls on both alike (the order of Thue and Morse)."""
 
 _POLICIES: Final = ("weighted_round_robin", "round_robin")
 
@@ -51,7 +57,7 @@ class Policies:
                 loaded.append(ByDriver(context, stack.enter_context(driver), crest))
             for one in loaded:
                 one.fire(plan.warm_window_s)
-            rounds = take_turns(context, loaded, plan)
+            rounds = _interleaved(context, loaded, plan)
         weighted, plain = (rounds[policy] for policy in _POLICIES)
         pairs = [
             (work_s(one.cpu_s) / one.orders) / (work_s(other.cpu_s) / other.orders)
@@ -78,6 +84,27 @@ class Policies:
                 "rounds": {name: [one._asdict() for one in some] for name, some in rounds.items()},
             },
         )
+
+
+def _interleaved(context: Context, loaded: Sequence[Loaded], plan: Plan) -> dict[str, list[Round]]:
+    """Returns the rounds of both by name, each of many short windows in turn; one that was disturbed is made again."""
+    found: dict[str, list[Round]] = {one.name: [] for one in loaded}
+    repeats = plan.repeats_max
+    while len(found[_POLICIES[0]]) < plan.rounds:
+        windows: tuple[list[Round], list[Round]] = [], []
+        for which in TURNS:
+            windows[which].append(loaded[which].fire(WINDOW_S))
+        both = [joined(some) for some in windows]
+        others_cores = statistics.fmean(one.others_cores for one in both)
+        if others_cores > OTHERS_MAX and repeats:
+            repeats -= 1
+            context.tell(f"disturbed, {others_cores:.1f} cores were busy with something else: again")
+            continue
+        for one in both:
+            found[one.subject].append(one)
+        costs = ", ".join(f"{one.subject} {work_s(one.cpu_s) / max(1, one.orders) * 1e3:.3f} ms" for one in both)
+        context.tell(f"round {len(found[_POLICIES[0]])}/{plan.rounds}, CPU an order: {costs}")
+    return found
 
 
 PART: Final = Policies()

@@ -70,7 +70,7 @@ class Reads:
         ]
         return Outcome(
             rows,
-            [unary.rates("Reads a second", rounds), unary.costs("What a read costs", rounds)],
+            [unary.rates("Reads a second", rounds, "read"), unary.costs("What a read costs", rounds, "read")],
             {"rounds": {name: [one._asdict() for one in some] for name, some in rounds.items()}},
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from bench import figures, load, subjects
 from bench.installed import InstallError
@@ -27,8 +27,23 @@ PATIENT_WINDOWS_MAX: Final = 20
 PATIENT_WINDOWS_QUIET: Final = 3
 
 _CURVE_SHARES: Final = (0.1, 0.3, 0.5, 0.65, 0.8, 0.9, 1.0)
-_CURVE_SHARES_QUICK: Final = (0.25, 0.75)
+_CURVE_SHARES_QUICK: Final = (0.25, 1.0)
 _CURVE_S: Final = 2.0
+_CURVE_STEP: Final = 1.3
+_CURVE_STEPS_MAX: Final = 5
+"""Beyond the capacity of the closed loop the rate is raised by this much, so often at most..."""
+
+_FULL: Final = 0.9
+"""...and until less than this share of what is offered is done: then the service is full, and the curve is whole."""
+
+
+class Offered(Protocol):
+    """Something that can be put under an open loop."""
+
+    name: str
+
+    def fire(self, seconds: float, rate: int | None = None) -> Round:
+        """Returns the figures of one run at a rate; of a closed loop without one."""
 
 
 class Unary:
@@ -40,7 +55,7 @@ class Unary:
     budget_s = 420.0
 
     def run(self, context: Context) -> Outcome:
-        """Rounds in turn, then an open loop from a tenth of each one's capacity to all of it."""
+        """Rounds in turn, then an open loop from a tenth of each one's capacity until it is full."""
         plan = Plan.of(context)
         with contextlib.ExitStack() as stack:
             crest = crest_on(context, stack)
@@ -56,12 +71,13 @@ class Unary:
             for one in loaded:
                 warm(context, one, patient, quiet_windows=PATIENT_WINDOWS_QUIET)
             rounds = take_turns(context, loaded, plan)
-            curves = self._curves(context, [one for one in loaded if one.name != "naive"], rounds)
+            # without the slowest peer, for time
+            points = curves(context, [one for one in loaded if one.name != "naive"], rounds)
         rows = [self._row(name, rounds) for name in TARGETS if name in rounds]
         return Outcome(
             rows,
-            [rates("Orders a second, 256 callers", rounds), costs("What an order costs", rounds), *latency(curves)],
-            {"rounds": {name: [one._asdict() for one in some] for name, some in (rounds | _tagged(curves)).items()}},
+            [rates("Orders a second, 256 callers", rounds), costs("What an order costs", rounds), *latency(points)],
+            {"rounds": {name: [one._asdict() for one in some] for name, some in (rounds | _tagged(points)).items()}},
             findings,
         )
 
@@ -85,21 +101,6 @@ class Unary:
             note=GUARANTEES[name],
         )
 
-    @staticmethod
-    def _curves(
-        context: Context, loaded: Sequence[ByGhz], rounds: Mapping[str, Sequence[Round]]
-    ) -> dict[str, list[tuple[int, Round]]]:
-        """Returns for each subject the offered rates and what came of them; the slowest peer is left out for time."""
-        found: dict[str, list[tuple[int, Round]]] = {}
-        for one in loaded:
-            capacity = sorted(done.orders_per_s for done in rounds[one.name])[len(rounds[one.name]) // 2]
-            for share in _CURVE_SHARES_QUICK if context.is_quick else _CURVE_SHARES:
-                rate = max(2, int(capacity * share))
-                done = one.fire(_CURVE_S, rate)
-                found.setdefault(one.name, []).append((rate, done))
-                context.tell(f"{one.name} at {rate:,}/s: p50 {done.p50_ms:.1f} ms, p99 {done.p99_ms:.1f} ms")
-        return found
-
 
 def crest_on(context: Context, stack: contextlib.ExitStack, **settings: object) -> Subject:
     """Returns Crest, serving on the bed, until the stack ends. Raises ``SubjectError``."""
@@ -122,22 +123,22 @@ def started(stack: contextlib.ExitStack, make: Callable[[], Subject]) -> Subject
     return subject
 
 
-def rates(title: str, rounds: Mapping[str, Sequence[Round]]) -> Chart:
-    """Returns the rates as bars, the spread of the rounds as whiskers."""
+def rates(title: str, rounds: Mapping[str, Sequence[Round]], each: str = "order") -> Chart:
+    """Returns the rates as bars, the spread of the rounds as whiskers. ``each``: what is counted."""
     sides = [figures.side(name, some) for name, some in rounds.items()]
     bars = Series(
-        "orders/s",
+        f"{each}s/s",
         [side.name for side in sides],
         [side.rate.median for side in sides],
         [side.rate.least for side in sides],
         [side.rate.most for side in sides],
     )
     explains = "The median of the rounds; the whisker goes from the slowest to the fastest. Longer is better."
-    return Chart(title, explains, "bar", "", "orders/s", [bars])
+    return Chart(title, explains, "bar", "", f"{each}s/s", [bars])
 
 
-def costs(title: str, rounds: Mapping[str, Sequence[Round]]) -> Chart:
-    """Returns the processor time of an order, by who spent it, as stacked bars."""
+def costs(title: str, rounds: Mapping[str, Sequence[Round]], each: str = "order") -> Chart:
+    """Returns the processor time of an order, or of ``each`` else, by who spent it, as stacked bars."""
     sides = [figures.side(name, some) for name, some in rounds.items()]
     groups = [group for group in GROUPS if any(group in side.cpu_s_per_1000 for side in sides)]
     stacks = [
@@ -145,17 +146,18 @@ def costs(title: str, rounds: Mapping[str, Sequence[Round]]) -> Chart:
         for group in groups
     ]
     explains = (
-        "Processor milliseconds of one order, by the processes that spent them; the generator is the load's own cost. "
-        "Shorter is better, and this figure hardly depends on what else the machine did."
+        f"Processor milliseconds of one {each}, by the processes that spent them; the generator is the load's own "
+        "cost. Shorter is better, and this figure hardly depends on what else the machine did."
     )
-    return Chart(title, explains, "stack", "", "ms of CPU an order", stacks)
+    return Chart(title, explains, "stack", "", f"processor ms per {each}", stacks)
 
 
 def latency(curves: Mapping[str, Sequence[tuple[int, Round]]]) -> list[Chart]:
     """Returns the latency over the offered rate, up to saturation: median and 99th percentile."""
     explains = (
-        "Calls start at the rate below whether or not earlier ones have ended, from a tenth of what each service can "
-        "do to all of it. Where a line turns up, the service is full; further right is better."
+        "Calls start at the rate below whether or not earlier ones have ended, from a tenth of what each service did "
+        f"for 256 callers until less than {_FULL:.0%} of what is offered gets done: a line ends where the service is "
+        "full. Further right and lower is better. Each point is one run of two seconds."
     )
     charts = []
     for title in ("p50", "p99"):
@@ -170,6 +172,31 @@ def latency(curves: Mapping[str, Sequence[tuple[int, Round]]]) -> list[Chart]:
         heading = f"Latency to saturation, {title}"
         charts.append(Chart(heading, explains, "line", "offered orders/s", "ms", lines, log_y=True))
     return charts
+
+
+def curves(
+    context: Context, loaded: Sequence[Offered], rounds: Mapping[str, Sequence[Round]]
+) -> dict[str, list[tuple[int, Round]]]:
+    """Returns the curve of each subject by its name: the rates offered, ascending, and what came of each.
+
+    It goes from a tenth of the median of ``rounds``, in orders a second, until less than ``_FULL`` of a rate gets done.
+    """
+    found: dict[str, list[tuple[int, Round]]] = {}
+    for one in loaded:
+        capacity = sorted(done.orders_per_s for done in rounds[one.name])[len(rounds[one.name]) // 2]
+        points = found.setdefault(one.name, [])
+        shares = _CURVE_SHARES_QUICK if context.is_quick else _CURVE_SHARES
+        for share in (*shares, *(shares[-1] * _CURVE_STEP**step for step in range(1, _CURVE_STEPS_MAX + 1))):
+            if share > 1 and points[-1][1].orders_per_s < _FULL * points[-1][0]:
+                break
+            rate = max(2, int(capacity * share))
+            done = one.fire(_CURVE_S, rate)
+            points.append((rate, done))
+            context.tell(
+                f"{one.name} at {rate:,}/s: {done.orders_per_s:,.0f}/s done, p50 {done.p50_ms:.1f} ms, "
+                f"p99 {done.p99_ms:.1f} ms"
+            )
+    return found
 
 
 def _tagged(curves: Mapping[str, Sequence[tuple[int, Round]]]) -> dict[str, list[Round]]:

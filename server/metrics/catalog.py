@@ -150,6 +150,12 @@ WORKER_RESTARTS: Final = Definition(
     ("worker",),
     "How often a worker was started again because it had died or stalled; rolling restarts do not count.",
 )
+WORKER_LAGS: Final = Definition(
+    "crest_worker_lags",
+    "gauge",
+    ("worker",),
+    "1 while the worker's event loop is kept from running much more than those of the others, who commit its lanes.",
+)
 
 WORKER_CATALOG: Final = (
     CALL_SECONDS,
@@ -180,5 +186,5 @@ WORKER_CATALOG: Final = (
 )
 """What workers write."""
 
-CATALOG: Final = (*WORKER_CATALOG, WORKER_STATE, WORKER_RESTARTS)
-"""All there is; the last two come from the supervisor through the exporter."""
+CATALOG: Final = (*WORKER_CATALOG, WORKER_STATE, WORKER_RESTARTS, WORKER_LAGS)
+"""All there is; the last three come from the supervisor through the exporter."""

@@ -60,6 +60,8 @@ class LoadReport:
         """To be sent with every answer that succeeds."""
         self.in_flight = 0
         """Unary calls under way; set by who counts them."""
+        self.stalled_s = 0.0
+        """For how long so far the loop was late and its thread did not compute: it was stopped, or had no processor."""
         self._ended = 0
         self._faults = 0
         self._calls_per_s = 0.0
@@ -95,12 +97,13 @@ class LoadReport:
     async def run(self) -> None:
         """Samples until cancelled."""
         then, cpu_then, late_s = time.monotonic(), time.process_time(), 0.0
-        looked = then
+        looked, own_looked = then, time.thread_time()
         while True:
             await asyncio.sleep(TICK_S)
-            now = time.monotonic()
+            now, own_now = time.monotonic(), time.thread_time()
             late_s += max(0.0, now - looked - TICK_S)
-            looked = now
+            self.stalled_s += max(0.0, now - looked - TICK_S - (own_now - own_looked))
+            looked, own_looked = now, own_now
             if now - then < INTERVAL_S:
                 continue
             cpu_now = time.process_time()

@@ -99,7 +99,7 @@ def rebalance(situation: Situation) -> pb.Rebalance:
         slots_moved=len(record.moved(situation.topology)),
         slots_stuck=record.stuck_count,
         entries=[_entry(entry) for entry in record.entries],
-        legal_commands=[command.word for command in record.legal()],
+        legal_commands=record.next_words,
         options=pb.RebalanceOptions(
             **{name: value for name, value in record.options._asdict().items() if value is not None}
         ),

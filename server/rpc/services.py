@@ -67,6 +67,11 @@ class Services:
         """
         self._streams.end()
 
+    @property
+    def stalled_s(self) -> float:
+        """For how long so far the event loop was kept from running, while ``report_load`` ran."""
+        return self._load.stalled_s
+
     async def report_load(self) -> None:
         """Tells balancing callers with every answer how busy this worker is, until cancelled."""
         await self._load.run()

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from server.processes import READY, WAITING, Control, Launch
+from server.processes import READY, WAITING, Control, Launch, stalled_in
 from server.supervisor.log import LOG, fields
 
 
@@ -57,6 +57,8 @@ class Child:
         self.status_fd = status_fd
         self.phase = Phase.STARTING
         self.was_ready = False
+        self.stalled: float | None = None
+        """What its beats have told since this was last taken; see ``processes.beat``."""
         self.phase_since_s = self.last_beat_s = time.monotonic()
         self._control_fd = control_fd
         self._unsent = b""
@@ -82,6 +84,7 @@ class Child:
 
     def read_status(self, now_s: float) -> bool:
         """Takes what the child has written; returns whether it has just become ready. Raises EOFError at the end."""
+        self.stalled = None
         try:
             said = os.read(self.status_fd, 4096)
         except BlockingIOError:
@@ -89,6 +92,7 @@ class Child:
         if not said:
             raise EOFError
         self.last_beat_s = now_s
+        self.stalled = stalled_in(said)
         if WAITING in said and self.phase is Phase.STARTING:
             self.phase_since_s = now_s
         if READY in said and not self.was_ready:

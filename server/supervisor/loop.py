@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 from server.config import Config
 from server.processes import Control, ExitCode, Launch, State, WorkerStatus
 from server.supervisor.child import Child, Phase
+from server.supervisor.laggards import Laggards
 from server.supervisor.log import LOG, fields
 from server.supervisor.slot import Slot
 
@@ -52,6 +53,8 @@ class Supervisor:
         self._slots = (*self._workers, Slot("exporter", commands.exporter, replace(launch, lock_fd=-1)))
         self._metrics_dir = launch.metrics_dir
         self._selector = selectors.DefaultSelector()
+        self._laggards = Laggards(config.workers)
+        self._lagging: frozenset[int] = frozenset()
         self._to_roll: list[Slot] = []
         self._open_shared = False
         self._told: Control | None = None
@@ -119,6 +122,7 @@ class Supervisor:
                 if slot.current is None and now_s >= slot.start_at_s:
                     self._start(slot, now_s)
             self._roll(now_s)
+        self._compare(now_s)
         self._tell()
 
     def _forgive_own_delay(self, now_s: float) -> None:
@@ -157,6 +161,8 @@ class Supervisor:
         except EOFError:
             self._selector.unregister(child.status_fd)
             return
+        if child.stalled is not None and child is slot.current and slot in self._workers:
+            self._laggards.heard(self._workers.index(slot), child.stalled, now_s)
         if not became_ready:
             return
         LOG.info("a child is ready", extra=fields(child=child.name, pid=child.pid))
@@ -236,8 +242,10 @@ class Supervisor:
     # ------------------------------------------------------------------------------------- rolling and stopping
 
     def _note_change(self, slot: Slot, now_s: float) -> None:
+        """Some child of a worker's place has become ready or has ended."""
         if slot in self._workers:
             self._changed_s = now_s
+            self._laggards.forget(self._workers.index(slot))
 
     def _roll(self, now_s: float) -> None:
         """Goes on with a rolling restart: one slot at a time, with all workers serving and nobody on the way.
@@ -247,7 +255,7 @@ class Supervisor:
         """
         if not self._to_roll or any(slot.replacement or slot.leaving for slot in self._slots):
             return
-        if any(slot.current is None or slot.current.phase is not Phase.SERVING for slot in self._workers):
+        if not all(map(_serves, self._workers)):
             return
         if self._to_roll[0] in self._workers and now_s - self._changed_s < self._config.roll_settle_s:
             return
@@ -290,13 +298,22 @@ class Supervisor:
 
     # ------------------------------------------------------------------------------------------------ telling
 
+    def _compare(self, now_s: float) -> None:
+        """Finds out who lags, and says so when that has changed."""
+        serving = {n for n, slot in enumerate(self._workers) if _serves(slot)}
+        lagging = self._laggards.look(serving, now_s)
+        for number in lagging - self._lagging:
+            LOG.warning("a worker lags far behind the others", extra=fields(child=self._workers[number].name))
+        for number in (self._lagging - lagging) & serving:
+            LOG.info("a worker keeps up with the others again", extra=fields(child=self._workers[number].name))
+        self._lagging = lagging
+
     def _tell(self) -> None:
         """Tells every child how the workers are, when that has changed."""
-        serving = [slot.current is not None and slot.current.phase is Phase.SERVING for slot in self._workers]
-        self._open_shared = self._open_shared or all(serving)
+        self._open_shared = self._open_shared or all(map(_serves, self._workers))
         control = Control(
             tuple(
-                WorkerStatus(n, self._config.address(n), _state(slot), slot.restarts)
+                WorkerStatus(n, self._config.address(n), _state(slot), slot.restarts, n in self._lagging)
                 for n, slot in enumerate(self._workers)
             ),
             self._open_shared,
@@ -308,6 +325,10 @@ class Supervisor:
                     child.tell(control)
                 else:
                     child.flush()
+
+
+def _serves(slot: Slot) -> bool:
+    return slot.current is not None and slot.current.phase is Phase.SERVING
 
 
 def _state(slot: Slot) -> State:

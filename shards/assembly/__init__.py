@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from shards.assembly.caches import open_rates
 from shards.assembly.fleets import open_fleet, open_next_home
-from shards.assembly.storage import CACHES, STORES, StorageRefused, StorageSettings, TopologyAway
+from shards.assembly.storage import CACHES, STORES, StorageRefused, StorageSettings, TopologyAway, TopologyFileWrong
 from shards.assembly.workers import backup, iterate_rows, open_router, prepare, restore, shard_over
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "StorageRefused",
     "StorageSettings",
     "TopologyAway",
+    "TopologyFileWrong",
     "backup",
     "iterate_rows",
     "open_fleet",

@@ -21,6 +21,10 @@ class StorageRefused(StoreError):
     """The storage is not what the settings say. Nothing was written. The text is one line for the operator."""
 
 
+class TopologyFileWrong(StorageRefused):
+    """The topology file says what cannot be. The text is one line for the operator, naming the file and the key."""
+
+
 class TopologyAway(Unavailable):
     """Where the topology is kept cannot be reached, so that nobody knows where an order lives. Try again later."""
 
@@ -68,8 +72,8 @@ class StorageSettings:
 
 
 def load_file(path: Path) -> TopologyFile:
-    """Reads the topology file. Raises ``StorageRefused``."""
+    """Reads the topology file. Raises ``TopologyFileWrong``."""
     try:
         return load(path, os.environ)
     except SettingsError as error:
-        raise StorageRefused(str(error)) from error
+        raise TopologyFileWrong(str(error)) from error

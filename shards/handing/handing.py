@@ -156,6 +156,7 @@ class Handing:
         self._own = own
         self._workers = workers
         self._serving: frozenset[int] = frozenset()
+        self._lagging: frozenset[int] = frozenset()
         self._is_leaving = False
         self._peers: dict[int, Peer] = {}
         self._lanes: dict[int, Lanes] = {}
@@ -163,11 +164,16 @@ class Handing:
         self._taking: set[Taking] = set()
 
     def __repr__(self) -> str:
-        return f"Handing(worker={self._own}, serving={sorted(self._serving)}, {list(self._peers.values())})"
+        who = f"serving={sorted(self._serving)}, lagging={sorted(self._lagging)}"
+        return f"Handing(worker={self._own}, {who}, {list(self._peers.values())})"
 
-    def know(self, serving: Iterable[int]) -> None:
-        """Takes the numbers of the workers that serve now, this one's among them when it does."""
+    def know(self, serving: Iterable[int], lagging: Iterable[int] = ()) -> None:
+        """Takes the numbers of the workers that serve now, this one's among them when it does.
+
+        Those that lag far behind the others commit for nobody, and a worker that lags hands its own rows over as well.
+        """
         self._serving = frozenset(serving)
+        self._lagging = frozenset(lagging)
         self._assign()
 
     def around(self, shard: int, own: Lanes, memory: Memory, *, lanes: int) -> HandingLanes:
@@ -207,7 +213,7 @@ class Handing:
 
     def _assign(self) -> None:
         for shard, (handing, lanes) in self._handing.items():
-            numbers = committers(shard, lanes, self._serving, self._workers)
+            numbers = committers(shard, lanes, self._serving, self._workers, self._lagging)
             handing.commit_by([self._peer(number) for number in numbers])
 
     def _peer(self, number: int | None) -> Peer | None:

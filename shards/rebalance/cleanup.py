@@ -54,10 +54,11 @@ def may_clean_up(record: RebalanceRecord, *, is_soaked: bool = False, now_unix_m
     now_ms = time.time_ns() // 1_000_000 if now_unix_ms is None else now_unix_ms
     soaked_s = (now_ms - record.finished_unix_ms) / 1_000
     if soaked_s < record.options.soak_s:
+        legal = [f"{word} --now" if word == Command.CLEAN_UP.word else word for word in record.next_words]
         raise IllegalStep(
             f"rebalance {record.id} has soaked for {soaked_s:.0f} of {record.options.soak_s} s: until then its copies "
-            "stay, to be compared with and to go back to; it allows: start, reverse, verify, cleanup --now",
-            ("start", "reverse", "verify", "cleanup --now"),
+            f"stay, to be compared with and to go back to; it allows: {', '.join(legal)}",
+            legal,
         )
 
 

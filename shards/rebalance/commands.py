@@ -68,9 +68,9 @@ class Situation:
     """Who leads, or was the last to and has not left."""
 
     @property
-    def legal(self) -> tuple[Command, ...]:
-        """The commands that may follow."""
-        return (Command.START,) if self.record is None else self.record.legal()
+    def next_words(self) -> tuple[str, ...]:
+        """What operators may type next."""
+        return (Command.START.word,) if self.record is None else self.record.next_words
 
 
 async def look(fleet: Fleet) -> Situation:
@@ -151,9 +151,17 @@ async def begin(
         raise IllegalStep("the topology has changed since the plan was made; plan again", ("plan",))
     for shard in () if is_dry else made.added:
         await fleet.prepare(shard)
-    if not is_dry and not await book.replace(0 if found is None else found[0], record):
-        raise IllegalStep("another rebalance was begun at this moment; look at its status", ("status",))
+    if not is_dry:
+        await _put(book, found, record, topology)
     return record
+
+
+async def _put(book: Book, found: tuple[int, RebalanceRecord] | None, record: RebalanceRecord, now: Topology) -> None:
+    """Puts a new record in the place of the one before, which the history keeps with all that was done to it since."""
+    if found is not None:
+        await book.remember(found[1].finished(now))
+    if not await book.replace(0 if found is None else found[0], record):
+        raise IllegalStep("another rebalance was begun at this moment; look at its status", ("status",))
 
 
 async def tell(
@@ -218,14 +226,19 @@ async def mend(fleet: Fleet, who: str, *, is_dry: bool = False) -> RebalanceReco
     found = await book.read()
     last = None if found is None else found[1]
     record = start(topology, {}, topology.shards, kind=Kind.REWEIGHT, who=who, last=last, options=Options(soak_s=0))
-    if not is_dry and not await book.replace(0 if found is None else found[0], record):
-        raise IllegalStep("another rebalance was begun at this moment; look at its status", ("status",))
+    if not is_dry:
+        await _put(book, found, record, topology)
     return record
 
 
 async def history(fleet: Fleet) -> tuple[Finished, ...]:
-    """Returns the rebalances that are over, oldest first. Raises ``StoreError``."""
-    return await Book(fleet.home).history()
+    """Returns the rebalances that are over, oldest first, with all that was done to them. Raises ``StoreError``."""
+    book = Book(fleet.home)
+    kept, found = await book.history(), await book.read()
+    if found is None or found[1].is_open:
+        return kept
+    last = found[1].finished(await _topology(fleet.home))  # it has been cleaned since, or its mover died at its end
+    return (*(one for one in kept if one.id != last.id), last)
 
 
 def check_options(options: Options) -> None:

@@ -171,18 +171,7 @@ class Home:
 
     async def remember(self, record: RebalanceRecord) -> None:
         """Adds a finished record to the history. Raises ``StoreError``."""
-        topology = await self.topology()
-        await self._book.remember(
-            Finished(
-                record.id,
-                record.kind,
-                record.state,
-                len(record.moves),
-                len(record.moved(topology)),
-                record.finished_unix_ms,
-                record.entries,
-            )
-        )
+        await self._book.remember(record.finished(await self.topology()))
 
 
 async def take_over(facts: Facts, who: str, at: At) -> RebalanceRecord | None:

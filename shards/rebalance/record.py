@@ -220,9 +220,20 @@ class RebalanceRecord:
             told.remove(Command.CLEAN_UP)
         return (*told, *(() if self.is_open else (Command.START,)))
 
+    @property
+    def next_words(self) -> tuple[str, ...]:
+        """What operators may type next: the legal steps and, once it is over, ``reverse`` and ``verify``."""
+        words = tuple(command.word for command in self.legal())
+        if self.is_open or not self.moves:
+            return words
+        # what was emptied is let go by the clean-up, and then there is no way back
+        emptied = {shard for shard, _ in self.shards_before} - {shard for shard, _ in self.shards_after}
+        is_gone = self.is_clean and self.state is State.DONE and emptied
+        return (*words, "verify") if is_gone else (*words, "reverse", "verify")
+
     def refusal(self, why: str = "") -> IllegalStep:
         """Returns the error for a command that does not fit, with what would; ``why`` in place of the state."""
-        words = [command.word for command in self.legal()]
+        words = self.next_words
         return IllegalStep(
             f"rebalance {self.id} {why or f'is {self.state.value}'}; it allows: {', '.join(words) or 'nothing'}", words
         )
@@ -263,6 +274,11 @@ class RebalanceRecord:
     def moved(self, topology: Topology) -> tuple[Move, ...]:
         """Returns the moves that are done, ascending by slot."""
         return tuple(move for move in self.moves if topology.slot_shards[move.slot] == move.target)
+
+    def finished(self, topology: Topology) -> Finished:
+        """Returns what the history keeps of it, as it stands now. ``topology``: the present one."""
+        slots, moved = len(self.moves), len(self.moved(topology))
+        return Finished(self.id, self.kind, self.state, slots, moved, self.finished_unix_ms, self.entries)
 
     def to_bytes(self) -> bytes:
         """Returns the record as bytes; ``from_bytes`` reads them."""

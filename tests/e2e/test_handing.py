@@ -1,21 +1,25 @@
-"""Workers that hand their rows to the committers of the lanes, while those die, hang and are replaced."""
+"""Workers that hand their rows to the committers of the lanes, while those die, hang, lag and are replaced."""
 
 import asyncio
+import contextlib
 import itertools
 import os
 import re
 import signal
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import pytest
 
 from protos.orders.v1 import orders_pb2 as pb
+from tests.support.addresses import loopback
 from tests.support.crest import Crest, create_request, orders
 from tests.support.storage import storage
 from tests.support.waiting import until
 
-HOST = "127.0.0.41"
+HOST = loopback(41)
 CALLERS = 16
 CALL_S = 20.0
 """Less than a frozen worker is left alone here (``stall_timeout_s``): whoever waits for it fails."""
@@ -61,10 +65,43 @@ class Load:
         await asyncio.gather(*self._callers, return_exceptions=True)
 
 
-async def counted(server: Crest, metric: str) -> float:
-    """Returns the sum of a metric over its labels."""
+@contextlib.contextmanager
+def stopped_again_and_again(pid: int) -> Iterator[None]:
+    """Stops a process for most of the time meanwhile; it runs on afterwards."""
+    over = threading.Event()
+
+    def alternate() -> None:
+        try:
+            while not over.is_set():
+                os.kill(pid, signal.SIGSTOP)
+                over.wait(0.08)
+                os.kill(pid, signal.SIGCONT)
+                over.wait(0.02)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    thread = threading.Thread(target=alternate)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+async def handed_so_far(server: Crest) -> float:
+    """Returns the rows that workers have handed over, with all that was before this was asked."""
+    beats = await counted(server, "crest_loop_lag_seconds_count", 'worker="1"')
+    later = beats + 2  # each beat writes what was counted until then; one may have been under way
+    await until(lambda: counted(server, "crest_loop_lag_seconds_count", 'worker="1"'), lambda now: now >= later)
+    return await counted(server, "crest_rows_handed_total")
+
+
+async def counted(server: Crest, metric: str, labels: str = "") -> float:
+    """Returns the sum of a metric over its labels, or of those that have ``labels``."""
     text = await asyncio.to_thread(server.get, "/metrics")
-    return sum(float(value) for value in re.findall(rf"^{metric}(?:{{.*}})? (\S+)$", text, re.MULTILINE))
+    which = rf"{{.*{labels}.*}}" if labels else "(?:{.*})?"
+    return sum(float(value) for value in re.findall(rf"^{metric}{which} (\S+)$", text, re.MULTILINE))
 
 
 @pytest.mark.slow
@@ -112,3 +149,40 @@ async def test_callers_do_not_notice_what_becomes_of_a_committer(store: str, por
                 answers = await asyncio.gather(*(stub.CreateOrder(request, timeout=CALL_S) for request, _ in some))
                 assert [answer.order for answer in answers] == [order for _, order in some]
                 assert all(answer.replayed for answer in answers)
+
+
+@pytest.mark.timeout(300)
+async def test_lanes_leave_a_committer_that_lags_and_come_back(tmp_path: Path) -> None:
+    """While the committer of the only lane is stopped most of the time, the other worker commits it, for both, and no
+    call fails; when it runs as before, it gets the lane back.
+    """
+    with Crest(HOST, 20_440, tmp_path / "data", "--workers", "2", "--shards", "1", "--hand-over") as server:
+        pids = await asyncio.to_thread(server.wait_serving)
+        async with server.channel(0) as slow, server.channel(1) as well:
+            load = Load(well)
+            await until(lambda: counted(server, "crest_rows_handed_total"), bool)
+            with stopped_again_and_again(pids[0]):
+                await asyncio.to_thread(server.wait_logged, "a worker lags far behind the others", child="worker-0")
+
+                async def handed_by_who_is_well() -> float:
+                    before = await handed_so_far(server)
+                    await load.goes_on()
+                    return await handed_so_far(server) - before
+
+                await until(handed_by_who_is_well, lambda rows: not rows, timeout_s=60)
+                assert await counted(server, "crest_worker_lags", 'worker="0"') == 1
+                await load.end()
+                before = await handed_so_far(server)
+                load_of_slow = Load(slow)
+                await until(lambda: counted(server, "crest_rows_handed_total"), lambda rows: rows > before)
+                assert not load_of_slow.failed
+            await load_of_slow.end()
+            await asyncio.to_thread(
+                server.wait_logged, "a worker keeps up with the others again", child="worker-0", timeout_s=240
+            )
+            before = await handed_so_far(server)
+            load_again = Load(well)
+            await until(lambda: counted(server, "crest_rows_handed_total"), lambda rows: rows > before)
+            await load_again.goes_on()
+            await load_again.end()
+            assert not load.failed

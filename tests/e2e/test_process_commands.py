@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from server.processes import ExitCode
+from tests.support.addresses import loopback
 from tests.support.crest import Crest, create_request, orders
 from tests.support.server_process import ROOT
 
-HOST = "127.0.0.23"
+HOST = loopback(23)
 PORT = 20400
 
 
@@ -57,3 +58,12 @@ def test_missing_data_is_one_line(tmp_path: Path, command: str) -> None:
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("error: ")
     assert not Path(place).exists()
+
+
+def test_mistake_in_the_topology_file_is_a_mistake_in_settings(tmp_path: Path) -> None:
+    """A server whose topology file says what cannot be ends with one line that names it, and the code of settings."""
+    file = tmp_path / "topology.toml"
+    file.write_text("[[shards]]\nid = 0\n", encoding="utf-8")
+    done = run("--store", "cassandra", "--topology-file", str(file), "--data-dir", str(tmp_path / "data"))
+    assert done.returncode == ExitCode.USAGE
+    assert done.stderr == f"error: {file}: shards[0].contact_points: missing\n"

@@ -112,10 +112,10 @@ async def test_what_has_moved_is_watched_proven_and_cleaned_up(
     assert (counted.copies > 0, counted.copies_deleted) == (True, 0)
     cleaned = (await read_all(rpc.CleanUpRebalance(pb.CleanUpRebalanceRequest(now=True))))[-1]
     assert cleaned.copies == cleaned.copies_deleted == counted.copies
-    assert set(cleaned.rebalance.legal_commands) == {"start"}
+    assert set(cleaned.rebalance.legal_commands) == {"start", "reverse", "verify"}
     with pytest.raises(grpc.aio.AioRpcError) as again:
         await read_all(rpc.CleanUpRebalance(pb.CleanUpRebalanceRequest(now=True)))
-    assert legal(again.value) == ["start"]
+    assert legal(again.value) == ["start", "reverse", "verify"]
     mended = await rpc.MendRebalance(pb.MendRebalanceRequest(validate_only=True))
     assert (mended.rebalance.slots, mended.rebalance.state) == (0, pb.REBALANCE_STATE_RUNNING)
 

@@ -56,6 +56,7 @@ def test_a_shard_is_planned_added_proven_taken_back_and_cleaned_up(data_dir: Pat
     """An operator adds a shard and takes it back by the commands that the manual names, and each tells what it did."""
     plan = told(data_dir, "plan", "add")
     assert plan["slots"] == plan["minimum"] == 1_024
+    assert "slot 7 " in run(data_dir, "plan", "split", "--slot", "7").stdout
     assert told(data_dir, "start", "add", "--dry-run")["dry_run"]
     assert told(data_dir, "status")["record"] is None
 
@@ -63,6 +64,8 @@ def test_a_shard_is_planned_added_proven_taken_back_and_cleaned_up(data_dir: Pat
     assert done["record"]["state"] == "done"
     assert done["moved"] == 1_024
     assert done["record"]["entries"][0]["who"] == "ada"
+    assert done["legal"] == done["record"]["legal"] == ["cleanup", "start", "reverse", "verify"]
+    assert "it allows: cleanup, start, reverse, verify" in run(data_dir, "pause").stderr
     report = told(data_dir, "verify")
     assert report["wrong"] == 0
     assert report["rows"] == report["compared"] == plan["rows"]
@@ -72,8 +75,15 @@ def test_a_shard_is_planned_added_proven_taken_back_and_cleaned_up(data_dir: Pat
     assert run(data_dir, "cleanup").exit_code == 3
     told(data_dir, "cleanup", "--now")
     assert [shard["shard"] for shard in told(data_dir, "status")["shards"]] == [0, 1, 2]
-    assert [one["kind"] for one in told(data_dir, "history")] == ["add", "reverse"]
+    past = told(data_dir, "history")
+    assert [one["kind"] for one in past] == ["add", "reverse"]
+    assert told(data_dir, "history", str(past[0]["id"])) == past[0]
+    deeds = run(data_dir, "history", str(past[1]["id"])).stdout
+    assert all(f" {command} " in deeds for command in ("start", "take over", "finish", "cleanup"))
+    assert run(data_dir, "history", "999").exit_code == 2
     assert told(data_dir, "doctor") == []
+    told(data_dir, "start", "add", "--detach")
+    assert told(data_dir, "history") == past  # what was done to the last one after its end is kept beyond it
 
 
 def test_only_legal_steps_are_taken(data_dir: Path) -> None:
@@ -86,6 +96,7 @@ def test_only_legal_steps_are_taken(data_dir: Path) -> None:
         refused = run(data_dir, *words)
         assert refused.exit_code == 3, words
         assert "cancel" in refused.stderr
+    assert "would be ● PAUSED" in run(data_dir, "pause", "--dry-run").stdout
     assert told(data_dir, "pause")["state"] == "paused"
     assert told(data_dir, "cancel", "--undo")["state"] == "cancelling"
     assert told(data_dir, "run")["record"]["state"] == "cancelled"

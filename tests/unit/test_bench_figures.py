@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bench import load
 from bench.ghz import Call, GhzError, read_report
 from bench.profiling import read_samples
-from bench.summary import Round, cpu_s_per_1000, errors, measure, percentile, ratio, settled
+from bench.summary import Round, cpu_s_per_1000, errors, joined, measure, percentile, ratio, settled
 from protos.orders.v1 import orders_pb2
 from shards.keys import parse_uuid7
 
@@ -51,6 +51,15 @@ def test_percentile_covers_its_share(values: list[float], share: float) -> None:
     needed = share * len(ordered) - 1e-9
     assert sum(value <= found for value in ordered) >= needed
     assert sum(value < found for value in ordered) < share * len(ordered) + 1e-9
+
+
+def test_windows_are_joined_to_a_round() -> None:
+    """What was done and spent is added, and the rate is that of the whole."""
+    short = a_round()._replace(orders=500, window_s=1.0, cpu_s={"server": 1.0}, p99_ms=4.0)
+    both = joined([a_round(failed={"Unavailable": 1}), short])
+    assert (both.orders, both.window_s, both.orders_per_s) == (1500, 11.0, 1500 / 11)
+    assert both.cpu_s == {"server": 1.5, "cassandra": 1.5, "generator": 0.25}
+    assert (both.p99_ms, both.errors) == (3.0, {"Unavailable": 1})
 
 
 def test_errors_are_added_and_costs_are_medians() -> None:

@@ -93,6 +93,14 @@ def test_target_is_reached_by_the_median(
     assert ("reached" in text) == (reached is True)
 
 
+@pytest.mark.parametrize(("ratio", "said"), [(1.0041, "1.004"), (1.0, "1.00"), (0.5, "0.50")])
+def test_ratio_that_just_misses_is_not_told_as_its_target(ratio: float, said: str) -> None:
+    """A ratio that rounds to the target which it misses has as many digits as show that."""
+    one = row(ratio, 1.0, at_most=True)
+    assert f">{said}" in page.render([kept(one)], FACTS).replace("\n", "")
+    assert table.ratio_form(one) == f".{len(said) - 2}f"
+
+
 def test_comparison_leaves_the_generator_out_of_the_cost() -> None:
     """The ratio is of rates, and the CPU ratio of all processes but the load generator."""
     found = figures.row("work", ("crest", rounds("crest", 300.0)), ("peer", rounds("peer", 100.0)), target=2.0)
@@ -138,6 +146,33 @@ def test_page_escapes_what_it_is_told_and_needs_nothing_else() -> None:
     assert 'src="' not in text
 
 
+def test_page_tells_each_side_once_and_no_rate_where_there_is_none() -> None:
+    """A subject in several comparisons has one line in its part's table, and a share is not told as a rate."""
+    ours = side("crest", 1_234.0)
+    rows = [Row("w", ours, side("a", 5.0), target=1.0), Row("w", ours, side("b", 6.0), target=1.0)]
+    share = Row("a share", side("nobody", 777.0), ratio=Range(0.5, 0.5, 0.5), ratio_of="share", target=1.0, unit="")
+    late = Row("late", Side("shop", Range(9.0, 9.0, 9.0), errors={"LATE": 1, "NotFound": 2}), note="a core each")
+    text = page.render([kept(*rows, share, late)], FACTS)
+    detail = text[text.index('id="part"') :]
+    assert detail.count(">crest<") == 1
+    assert "a core each" in detail  # what the table of targets does not tell
+    assert "777" not in text
+    assert "of share" not in text
+    assert "1 LATE,<br>2 NotFound" in detail
+    assert f"LATE: {page.OUTCOMES['LATE']}." in detail
+    assert "777" not in table.markdown([kept(share)], FACTS)
+
+
+def test_legend_leaves_the_chart_its_room() -> None:
+    """Long names stand below each other: the drawn legend is no wider than the chart."""
+    names = ["10 times its capacity, callers hold back", *(f"{times} times its capacity" for times in (1, 2, 5, 10))]
+    drawn = charts.draw(Chart("Long", "", "line", "s", "y", [Series(name, [0, 1], [1, 2]) for name in names]))
+    axes = ET.fromstring(drawn).find(".//*[@id='axes_1']/*[@id='patch_2']/*")  # noqa: S314  drawn here
+    assert axes is not None
+    ends = [float(point.split()[0]) for point in axes.attrib["d"].replace("L", "M").split("M")[1:]]
+    assert max(ends) - min(ends) > 400  # points, of some 547
+
+
 def test_table_names_targets_findings_and_failures() -> None:
     """The terminal shows each row with its verdict, then the findings, and says which part failed and why."""
     out = io.StringIO()
@@ -147,6 +182,17 @@ def test_table_names_targets_findings_and_failures() -> None:
     assert "part failed: no Go" in text
     assert "MISSED" in text
     assert "a <finding>" in text
+
+
+def test_table_has_no_empty_columns() -> None:
+    """What was measured alone, as by the operator's benchmark, is told without columns for comparisons."""
+    alone = Row("alone", Side("here", Range(5.0, 5.0, 5.0), Range(1.0, 1.0, 1.0), Range(2.0, 2.0, 2.0)), unit="calls/s")
+    out = io.StringIO()
+    table.show([kept(alone)], FACTS, Console(file=out, width=200))
+    assert "p50 / p99 ms" in out.getvalue()
+    assert not any(word in out.getvalue() for word in ("target", "against", "CPU", "ratio"))
+    assert page.ALONE in page.render([kept(alone)], FACTS)
+    assert "neighbouring rounds" in page.render([kept(row(3.0, 2.0))], FACTS)
 
 
 def test_document_gets_a_line_a_row() -> None:

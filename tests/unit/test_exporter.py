@@ -23,7 +23,8 @@ def workers() -> Workers:
     """A worker that serves and one that drains."""
     workers = Workers()
     workers.control = Control(
-        (WorkerStatus(0, "a:1", State.SERVING, 3), WorkerStatus(1, "a:2", State.DRAINING, 0)), open_shared=True
+        (WorkerStatus(0, "a:1", State.SERVING, 3), WorkerStatus(1, "a:2", State.DRAINING, 0, lags=True)),
+        open_shared=True,
     )
     return workers
 
@@ -54,6 +55,8 @@ def test_restarts_and_states_are_shown(tmp_path: Path, workers: Workers) -> None
     assert content_type.startswith("text/plain")
     assert 'crest_worker_restarts_total{worker="0"} 3.0' in lines
     assert 'crest_worker_state{state="DRAINING",worker="1"} 1.0' in lines
+    assert 'crest_worker_lags{worker="0"} 0.0' in lines
+    assert 'crest_worker_lags{worker="1"} 1.0' in lines
     assert 'crest_worker_state{state="SERVING",worker="1"} 0.0' in lines
 
 

@@ -30,6 +30,15 @@ def test_only_lanes_of_who_does_not_serve_change(shard: int, lanes: int, workers
     assert all(now == was for was, now in zip(before, after, strict=True) if was not in gone)
 
 
+@given(SHARDS, LANES, WORKERS, st.data())
+def test_who_lags_commits_for_nobody(shard: int, lanes: int, workers: int, data: st.DataObject) -> None:
+    """Lanes of a worker that lags go where they would go if it did not serve, unless all who serve lag."""
+    serving = data.draw(st.sets(st.integers(0, workers - 1)))
+    lagging = data.draw(st.sets(st.integers(0, workers - 1)))
+    found = committers(shard, lanes, serving, workers, lagging)
+    assert found == committers(shard, lanes, serving - lagging or serving, workers)
+
+
 def test_nobody_serves_nobody_commits_for_others() -> None:
     """While no worker is known to serve, no lane has a committer."""
     assert committers(1, 2, set(), 3) == (None, None)

@@ -120,10 +120,31 @@ async def test_a_pause_in_step_with_the_reports_is_seen(cycle_s: float, monkeypa
         now = max(now, began + 0.6 * cycle_s)  # while it is stopped nothing wakes it
         report.ended("OK")
 
-    clock = SimpleNamespace(monotonic=lambda: now, process_time=lambda: 0.0)
+    clock = SimpleNamespace(monotonic=lambda: now, process_time=lambda: 0.0, thread_time=lambda: 0.0)
     monkeypatch.setattr(load_report, "time", clock)
     monkeypatch.setattr(load_report, "asyncio", SimpleNamespace(sleep=sleep))
     report = LoadReport()
     with pytest.raises(asyncio.CancelledError):
         await report.run()
     assert 0.35 <= told(report)["application_utilization"] <= 0.65
+    assert 0.35 <= report.stalled_s / now <= 0.65
+
+
+async def test_a_loop_that_computes_is_not_kept_from_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time in which the loop's own thread computed is busy, and not stalled."""
+    now = computed = 0.0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now, computed
+        now += seconds + 0.08  # a long turn each time,
+        computed += 0.07  # of which a little was waiting for a processor
+        if now > 10.0:
+            raise asyncio.CancelledError
+
+    clock = SimpleNamespace(monotonic=lambda: now, process_time=lambda: computed, thread_time=lambda: computed)
+    monkeypatch.setattr(load_report, "time", clock)
+    monkeypatch.setattr(load_report, "asyncio", SimpleNamespace(sleep=sleep))
+    report = LoadReport()
+    with pytest.raises(asyncio.CancelledError):
+        await report.run()
+    assert report.stalled_s / now == pytest.approx(0.1, abs=0.01)

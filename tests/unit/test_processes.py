@@ -6,12 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.config import Config
-from server.processes import Control, ControlReader, Launch, State, WorkerStatus
+from server.processes import BEAT, READY, Control, ControlReader, Launch, State, WorkerStatus, beat, stalled_in
 
 CONTROLS = st.builds(
     Control,
     st.lists(
-        st.builds(WorkerStatus, st.integers(0, 63), st.text(max_size=30), st.sampled_from(State), st.integers(0, 9)),
+        st.builds(
+            WorkerStatus,
+            st.integers(0, 63),
+            st.text(max_size=30),
+            st.sampled_from(State),
+            st.integers(0, 9),
+            st.booleans(),
+        ),
         max_size=5,
     ).map(tuple),
     st.booleans(),
@@ -26,6 +33,20 @@ def test_messages_survive_any_cut(controls: list[Control], data: st.DataObject) 
     reader = ControlReader()
     heard = [reader.feed(stream[start:end]) for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
     assert [control for control in heard if control is not None][-1] == controls[-1]
+
+
+@given(st.lists(st.floats(-1, 2), max_size=5), st.booleans())
+def test_beats_carry_a_share(shares: list[float], was_ready: bool) -> None:
+    """What beats tell is read to the percent, clipped to a share, whatever else stands among them."""
+    said = READY * was_ready + BEAT + b"".join(map(beat, shares))
+    told = stalled_in(said)
+    if not shares:
+        assert told is None
+    else:
+        clipped = [min(1.0, max(0.0, share)) for share in shares]
+        assert told is not None
+        assert abs(told - sum(clipped) / len(clipped)) <= 0.005
+    assert (READY in said) == was_ready
 
 
 def test_launch_travels_in_the_environment() -> None:

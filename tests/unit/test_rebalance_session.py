@@ -6,6 +6,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from shards.assembly import TopologyFileWrong
 from shards.contract import Unavailable
 from shards.rebalance.cli.exits import ExitCode
 from shards.rebalance.cli.session import Session, register, typer_of
@@ -17,6 +18,7 @@ from shards.rebalance.record import IllegalStep
     [
         (IllegalStep("not now"), ExitCode.REFUSED),
         (Unavailable("away"), ExitCode.UNAVAILABLE),
+        (TopologyFileWrong("shards: at least one is needed"), ExitCode.USAGE),
         (ValueError("no such thing"), ExitCode.USAGE),
         (RuntimeError("nobody foresaw it"), ExitCode.DEFECT),
     ],

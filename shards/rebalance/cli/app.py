@@ -268,17 +268,16 @@ async def status(
         session.print(show.situation(situation), forms.situation(situation))
 
 
-async def _tell(session: Session, command: Command, what: str, detail: str = "", **more: Any) -> RebalanceRecord:  # noqa: ANN401  of `commands.tell`
+async def _tell(session: Session, command: Command, detail: str = "", **more: Any) -> None:  # noqa: ANN401  of `commands.tell`
     async with session.fleet() as fleet:
         record = await commands.tell(fleet, command, session.actor, detail, is_dry=session.dry_run, **more)
-    words = f"would be {what}" if session.dry_run else f"is {what}"
+    words = "would be" if session.dry_run else "is"
     session.print(show.record_line(record, words), {"dry_run": session.dry_run, **forms.record(record)})
-    return record
 
 
 async def pause(session: Session) -> None:
     """Let the moves rest: slots under way are finished or opened again, and callers notice nothing."""
-    await _tell(session, Command.PAUSE, "to rest")
+    await _tell(session, Command.PAUSE)
 
 
 async def resume(session: Session, *, detach: bool, **moving: Any) -> ExitCode | None:  # noqa: ANN401  what typer parsed
@@ -302,7 +301,7 @@ async def resume(session: Session, *, detach: bool, **moving: Any) -> ExitCode |
         )
         if session.dry_run:
             form = {"dry_run": True, **forms.record(record)}
-            session.print(show.record_line(record, "would go on"), form)
+            session.print(show.record_line(record, "would be"), form)
             return None
         return await _go_on(session, fleet, record, detach=detach)
 
@@ -313,7 +312,7 @@ async def cancel(
     undo: Annotated[bool, typer.Option("--undo", help="Undo the slots under way instead of finishing them.")] = False,
 ) -> None:
     """Stop for good: slots that have moved stay where they are. `reverse` would bring them back."""
-    await _tell(session, Command.CANCEL, "to be cancelled", "undo" if undo else "", undo=undo)
+    await _tell(session, Command.CANCEL, "undo" if undo else "", undo=undo)
 
 
 async def run(
@@ -350,14 +349,26 @@ async def clean_up(
             session.print(f"{cleanup.in_words(left)} would be deleted", {"dry_run": True, "copies": len(left)})
             return
         record = await cleanup.clean_up(fleet, session.actor)
-    session.print(show.record_line(record, f"is clean ({record.entries[-1].detail} deleted)"), forms.record(record))
+    deleted = f": {record.entries[-1].detail} deleted"
+    session.print(show.record_line(record, "is clean and", deleted), forms.record(record))
 
 
-async def past(session: Session) -> None:
-    """List the rebalances that are over."""
+async def past(
+    session: Session,
+    number: Annotated[
+        int | None, typer.Argument(metavar="ID", help="Every command of this one: who gave it, and when.")
+    ] = None,
+) -> None:
+    """List the rebalances that are over, or who did what to one of them."""
     async with session.fleet() as fleet:
         finished = await commands.history(fleet)
-    session.print(show.history(finished), [forms.finished(one) for one in finished])
+    if number is None:
+        session.print(show.history(finished), [forms.finished(one) for one in finished])
+        return
+    found = [one for one in finished if one.id == number]
+    if not found:
+        raise ValueError(f"no rebalance {number} is over; `history` without a number lists those that are")
+    session.print(show.deeds(found[0]), forms.finished(found[0]))
 
 
 async def examine(

@@ -25,7 +25,7 @@ class ExitCode(enum.IntEnum):
 _MEANING = {
     ExitCode.OK: "done",
     ExitCode.FOUND: "verify or doctor: something is wrong",
-    ExitCode.USAGE: "the command line is wrong",
+    ExitCode.USAGE: "the command line, or the topology file, is wrong",
     ExitCode.REFUSED: "not a legal step now; the message says what is",
     ExitCode.UNAVAILABLE: "where the orders or the topology are kept does not answer, or is not as told",
     ExitCode.UNFINISHED: "the mover left before the end, or slots are stuck; nothing is lost",

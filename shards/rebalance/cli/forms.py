@@ -47,7 +47,7 @@ def record(value: RebalanceRecord) -> Mapping[str, Any]:
         "finished_unix_ms": value.finished_unix_ms,
         "is_clean": value.is_clean,
         "entries": [entry(one) for one in value.entries],
-        "legal": [command.word for command in value.legal()],
+        "legal": list(value.next_words),
     }
 
 
@@ -63,7 +63,7 @@ def situation(value: Situation) -> Mapping[str, Any]:
         "moved": None if value.record is None else len(value.record.moved(value.topology)),
         "progress": None if value.progress is None else progress(value.progress),
         "mover": value.mover,
-        "legal": [command.word for command in value.legal],
+        "legal": list(value.next_words),
     }
 
 

@@ -23,7 +23,7 @@ import typer.core
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from shards.assembly import StorageSettings, open_fleet, open_next_home
+from shards.assembly import StorageSettings, TopologyFileWrong, open_fleet, open_next_home
 from shards.contract import StoreError
 from shards.rebalance.cli.exits import ExitCode
 from shards.rebalance.fleet import Deposed, Fleet
@@ -181,6 +181,7 @@ def register(
 
 _CODES: Final = (
     ((PlanRefused, IllegalStep, Deposed), ExitCode.REFUSED),
+    ((TopologyFileWrong,), ExitCode.USAGE),
     ((StoreError,), ExitCode.UNAVAILABLE),
     ((ValueError,), ExitCode.USAGE),  # an argument that makes no sense
 )

@@ -20,7 +20,7 @@ from shards.rebalance.doctor import Finding
 from shards.rebalance.home_move import HomePlan
 from shards.rebalance.plan import Plan
 from shards.rebalance.progress import Progress
-from shards.rebalance.record import Command, Entry, Finished, RebalanceRecord, State
+from shards.rebalance.record import Entry, Finished, RebalanceRecord, State
 from shards.rebalance.verify import Report
 
 COMMAND: Final = "python -m shards.rebalance"
@@ -44,6 +44,8 @@ def plan(value: Plan, where: str) -> RenderableType:
     fewest = "the fewest possible" if len(value.targets) == value.minimum else f"at least {value.minimum:,} must"
     facts.add_row("Plan", Text(f"{value.kind.value}", style="bold"))
     facts.add_row("Slots", f"{len(value.targets):,} of 4,096 move ({value.share:.1%}), {fewest}")
+    all_of_them = "" if len(value.targets) <= _SLOTS_SHOWN_MAX else " (--json names all)"
+    facts.add_row("", Text(f"{_slots(sorted(value.targets))}{all_of_them}", style="dim"))
     facts.add_row("Orders", f"{value.rows:,} ({size(value.bytes)})")
     facts.add_row("Time", f"about {duration(value.estimate_s)} if callers leave room")
     return Group(facts, Text(), _balance(value), Text(), Text(where, style="dim"))
@@ -131,11 +133,15 @@ def _progress(facts: Table, value: Progress) -> None:
     states = Counter(value.slot_states.values())
     under_way = ", ".join(f"{count} {name}" for name, count in sorted(states.items()))
     if under_way:
-        slots = ", ".join(map(str, sorted(value.slot_states)[:_SLOTS_SHOWN_MAX]))
-        more = ", …" if len(value.slot_states) > _SLOTS_SHOWN_MAX else ""
-        facts.add_row("Under way", f"{under_way}  [dim]slots {slots}{more}[/dim]")
+        facts.add_row("Under way", f"{under_way}  [dim]{_slots(sorted(value.slot_states))}[/dim]")
     if value.waiting_for:
         facts.add_row("Waits for", Text(", ".join(value.waiting_for), style="yellow"))
+
+
+def _slots(slots: Sequence[int]) -> str:
+    """Returns the first few."""
+    named = ", ".join(map(str, slots[:_SLOTS_SHOWN_MAX]))
+    return f"slot{'s' * (len(slots) != 1)} {named}{', …' if len(slots) > _SLOTS_SHOWN_MAX else ''}"
 
 
 def _work(facts: Table, value: Progress) -> None:
@@ -157,9 +163,10 @@ def _bar(done: int, total: int) -> RenderableType:
     return grid
 
 
-def _entries(entries: Sequence[Entry]) -> Table:
+def _entries(entries: Sequence[Entry], most: int = _ENTRIES_SHOWN_MAX) -> Table:
+    """Returns the first one and the last ones, up to some: when, what, who."""
     table = Table.grid(padding=(0, 2))
-    shown = entries if len(entries) <= _ENTRIES_SHOWN_MAX else (entries[0], *entries[-_ENTRIES_SHOWN_MAX + 1 :])
+    shown = entries if len(entries) <= most else (entries[0], *entries[-most + 1 :])
     for entry in shown:
         table.add_row(
             Text(moment(entry.at_unix_ms), style="dim"),
@@ -171,10 +178,7 @@ def _entries(entries: Sequence[Entry]) -> Table:
 
 
 def _next(value: Situation) -> Iterable[RenderableType]:
-    words = [command.word for command in value.legal]
-    if Command.START in value.legal and value.record is not None and value.record.moves:
-        gone = {shard for shard, _ in value.record.shards_before} - {info.id for info in value.topology.shards}
-        words += ["verify"] if gone else ["reverse", "verify"]
+    words = list(value.next_words)
     if value.record is not None and value.record.state in {State.RUNNING, State.CANCELLING}:
         words.append("run")
     yield Text.assemble(("Next: ", "dim"), ", ".join(words))
@@ -190,6 +194,14 @@ def history(finished: Sequence[Finished]) -> RenderableType:
         moved = f"{one.moved:,}" if one.moved == one.slots else f"{one.moved:,} of {one.slots:,}"
         table.add_row(str(one.id), one.kind.value, state(one.state), moved, moment(one.finished_unix_ms), who)
     return table
+
+
+def deeds(one: Finished) -> RenderableType:
+    """Returns all that was done to a rebalance that is over, oldest first."""
+    facts = _facts()
+    facts.add_row("Rebalance", Text.assemble((f"{one.id} {one.kind.value}  ", "bold"), state(one.state)))
+    facts.add_row("Moved", f"{one.moved:,} of {one.slots:,} slots")
+    return Group(facts, Text(), _entries(one.entries, len(one.entries)))
 
 
 def findings(found: Sequence[Finding]) -> RenderableType:
@@ -227,9 +239,9 @@ def home(value: HomePlan, where: str) -> RenderableType:
     return Group(facts, Text(), Text(where, style="dim"))
 
 
-def record_line(record: RebalanceRecord, what: str) -> Text:
-    """Returns one line that says what became of a record."""
-    return Text.assemble(("✓ ", "green"), f"rebalance {record.id} {what}: ", state(record.state))
+def record_line(record: RebalanceRecord, what: str, more: str = "") -> Text:
+    """Returns one line that says what became of a record: ``what`` stands before its state, ``more`` after it."""
+    return Text.assemble(("✓ ", "green"), f"rebalance {record.id} {what} ", state(record.state), more)
 
 
 def state(value: State) -> Text:
