@@ -129,8 +129,10 @@ def run_ghz(
     report = RESULTS / f"ghz-{method}.json"
     RESULTS.mkdir(exist_ok=True)
     try:
+        if method in operator.READS + operator.TRANSITIONS:
+            _tell("creating the orders to work on")
         if made := operator.prepare(address, wanted):
-            _tell(f"created {made:,} orders to work on")
+            _tell(f"{made:,} are there")
         if at:
             pause_s = operator.starts_in_s(at, datetime.now().astimezone(), wanted)
             _tell(f"starting in {pause_s:,.0f} s, so that the load rises at {at}")
@@ -158,6 +160,7 @@ def profile(
     seconds: Annotated[float, typer.Option(min=1, max=60, help="How long samples are taken.")] = 10.0,
     transport: Annotated[str, typer.Option(help="native or grpcio.")] = "native",
     rows: Annotated[int, typer.Option(min=1, max=200, help="Rows of each table.")] = 30,
+    orders: Annotated[int, typer.Option(min=1, max=500, help="Orders of a call: more than one are a batch.")] = 1,
     host: Annotated[str, typer.Option(help="Loopback address to serve on.")] = "127.0.0.26",
     port: Annotated[int, typer.Option(min=1025, max=32000, help="First of the ports to use.")] = 20_350,
 ) -> None:
@@ -165,7 +168,7 @@ def profile(
     RESULTS.mkdir(exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(dir=RESULTS, prefix="run-") as scratch:
-            found = profiling.record(seconds, transport, host, port, Path(scratch))
+            found = profiling.record(seconds, transport, host, port, Path(scratch), orders_per_call=orders)
     except (InstallError, ghz.GhzError, SubjectError, profiling.ProfileError) as error:
         _out.print(str(error), style="red", markup=False)
         raise typer.Exit(1) from error

@@ -10,12 +10,12 @@ import json
 import random
 import subprocess
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import grpc
 
@@ -39,6 +39,9 @@ HOT_ORDERS: Final = 1_000
 
 ORDERS_MAX: Final = 200_000
 _BATCH: Final = 500
+_MOVED_AT_ONCE: Final = 256
+"""Calls under way while orders are brought to the state that a method needs."""
+
 _PER_READ: Final = 10
 _CALL_TIMEOUT_S: Final = 30
 _END_TIMEOUT_S: Final = 120
@@ -54,12 +57,27 @@ class Method(StrEnum):
     GET = "get-order"
     BATCH_GET = "batch-get-orders"
     LIST = "list-orders"
+    SUBMIT = "submit-orders"
+    """A call is a stream of ten orders."""
+    WATCH = "watch-order"
+    """Of orders in a final state, so that the stream ends with it."""
     CONFIRM_PAYMENT = "confirm-payment"
+    SHIP = "ship-order"
+    DELIVER = "deliver-order"
     CANCEL = "cancel-order"
+    REFUND = "refund-order"
+    TOPOLOGY = "get-topology"
 
 
-READS: Final = (Method.GET, Method.BATCH_GET)
-TRANSITIONS: Final = (Method.CONFIRM_PAYMENT, Method.CANCEL)
+READS: Final = (Method.GET, Method.BATCH_GET, Method.WATCH)
+TRANSITIONS: Final = (Method.CONFIRM_PAYMENT, Method.SHIP, Method.DELIVER, Method.CANCEL, Method.REFUND)
+BEFORE: Final[Mapping[Method, Sequence[str]]] = {
+    Method.WATCH: ("CancelOrder",),
+    Method.SHIP: ("ConfirmPayment",),
+    Method.DELIVER: ("ConfirmPayment", "ShipOrder"),
+    Method.REFUND: ("ConfirmPayment",),
+}
+"""What happens to an order, once it is created, before a method may be called on it; the others take new ones."""
 
 
 class Shape(StrEnum):
@@ -126,7 +144,11 @@ def prepare(address: str, wanted: Load) -> int:
     count = HOT_ORDERS
     if wanted.method in TRANSITIONS:  # each order once: what moved cannot move again
         count = min(ORDERS_MAX, int((wanted.rate or 10_000) * wanted.seconds) + _BATCH)
-    ids = _created(address, count)
+    with grpc.insecure_channel(address) as channel:
+        stub = orders_pb2_grpc.OrderServiceStub(channel)
+        ids = _created(stub, count)
+        for step in BEFORE.get(wanted.method, ()):
+            _move(stub, step, ids)
     ORDERS.mkdir(parents=True, exist_ok=True)
     calls: list[dict[str, object]]
     if wanted.method is Method.BATCH_GET:
@@ -137,21 +159,30 @@ def prepare(address: str, wanted: Load) -> int:
     return len(ids)
 
 
-def _created(address: str, count: int) -> list[str]:
-
+def _created(stub: orders_pb2_grpc.OrderServiceStub, count: int) -> list[str]:
     chance = random.Random()
     ids: list[str] = []
-    with grpc.insecure_channel(address) as channel:
-        stub = orders_pb2_grpc.OrderServiceStub(channel)
-        while len(ids) < count:
-            requests = [load.create_request(chance) for _ in range(_BATCH)]
-            request = orders_pb2.BatchCreateOrdersRequest(requests=requests)
-            answer = stub.BatchCreateOrders(request, timeout=_CALL_TIMEOUT_S, wait_for_ready=True)
-            made = [result.order.order_id for result in answer.results if result.HasField("order")]
-            if not made:
-                raise GhzError(f"the service creates no order: {answer.results[0].error.message}")
-            ids += made
+    while len(ids) < count:
+        requests = [load.create_request(chance) for _ in range(_BATCH)]
+        request = orders_pb2.BatchCreateOrdersRequest(requests=requests)
+        answer = stub.BatchCreateOrders(request, timeout=_CALL_TIMEOUT_S, wait_for_ready=True)
+        made = [result.order.order_id for result in answer.results if result.HasField("order")]
+        if not made:
+            raise GhzError(f"the service creates no order: {answer.results[0].error.message}")
+        ids += made
     return ids
+
+
+def _move(stub: orders_pb2_grpc.OrderServiceStub, step: str, ids: Sequence[str]) -> None:
+    """Makes one transition of every order."""
+    method, request = getattr(stub, step), getattr(orders_pb2, f"{step}Request")
+    under_way: deque[Any] = deque()
+    for order_id in ids:
+        if len(under_way) >= _MOVED_AT_ONCE:
+            under_way.popleft().result()
+        under_way.append(method.future(request(order_id=order_id), timeout=_CALL_TIMEOUT_S))
+    for call in under_way:
+        call.result()
 
 
 def run(address: str, wanted: Load, extra: Sequence[str], report: Path) -> tuple[Call, ...]:
@@ -198,6 +229,7 @@ def _charts(calls: Sequence[Call], wanted: Load, began: float, took_s: float) ->
     windows: list[list[Call]] = [[] for _ in range(int(took_s / width_s) + 1)]
     for call in calls:
         windows[int((call.ended_s - began) / width_s)].append(call)
+    windows = windows[:-1] or windows  # the last one is not whole: its rate would say nothing
     x = [number * width_s for number in range(len(windows))]
     good = [sorted(call.latency_s * 1e3 for call in some if call.code == "OK") for some in windows]
     bad = [sum(call.code != "OK" for call in some) / width_s for some in windows]
@@ -205,19 +237,36 @@ def _charts(calls: Sequence[Call], wanted: Load, began: float, took_s: float) ->
     if any(bad):
         rates.append(Series("not OK", x, bad))
     events = [Event(at, f"{rate:,}/s") for at, rate in wanted.rises if wanted.rate]
+    offered = " Dotted: from when on so many calls a second are made." if events else ""
     latencies = [
         Series(name, x, [percentile(some, share) if some else None for some in good])
         for name, share in (("p50", 0.50), ("p99", 0.99))
     ]
     ordered = sorted(latency for some in good for latency in some)
     shares = (0.10, 0.25, 0.50, 0.75, 0.90, 0.95, 0.99, 0.999)
-    spread = Series("ms", [f"{share:.1%}" for share in shares], [percentile(ordered, share) for share in shares])
+    spread = Series("ms", [f"{share * 100:g} %" for share in shares], [percentile(ordered, share) for share in shares])
     return [
-        Chart("Calls a second", "By the moment they ended.", "step", "seconds", "calls/s", rates, events=events),
         Chart(
-            "Latency", "Of the calls that ended then.", "line", "seconds", "ms", latencies, log_y=True, events=events
+            "Calls a second", f"By the moment they ended.{offered}", "step", "seconds", "calls/s", rates, events=events
         ),
-        Chart("Latency of that share of calls, or less", "Of calls answered OK.", "bar", "", "ms", [spread]),
+        Chart(
+            "Latency over time",
+            f"Half of the calls that ended then took p50 or less, 99 of 100 took p99 or less.{offered}",
+            "line",
+            "seconds",
+            "ms",
+            latencies,
+            log_y=True,
+            events=events,
+        ),
+        Chart(
+            "Latency of all calls",
+            "Such a share of the calls answered OK took so long or less.",
+            "bar",
+            "",
+            "ms",
+            [spread],
+        ),
     ]
 
 

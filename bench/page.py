@@ -19,6 +19,14 @@ from bench.table import CAVEAT, cpu, is_named, ratio_form, target
 
 TEMPLATE: Final = "page.html"
 HEADING: Final = "Crest: what an order costs"
+COMPARED: Final = (
+    f"{CAVEAT} A figure is the median of its rounds, in brackets the least and the most; a ratio compares neighbouring "
+    "rounds, which share what else the machine was doing."
+)
+ALONE: Final = (
+    "The machine named here is the one that the load came from. Where the service runs on it too, the generator takes "
+    "0.1-0.2 ms of its processor time a call."
+)
 
 OUTCOMES: Final[Mapping[str, str]] = {
     "UNSENT": "the deadline passed while the call still waited in the caller",
@@ -62,7 +70,7 @@ def render(results: Sequence[Kept], facts: Mapping[str, object], heading: str = 
         reached=sum(bool(row.reached) for row in judged),
         judged=len(judged),
         failed=[result for result in results if result.failure],
-        caveat=CAVEAT,
+        caveat=COMPARED if any(row.theirs for row in rows) else ALONE,
         figures=figures,
     )
 
@@ -71,13 +79,13 @@ def _svg(chart: Chart) -> Markup:
     return Markup(charts.draw(chart))  # noqa: S704  # drawn here: the library escapes the texts in it
 
 
-def _sides(rows: Sequence[Row]) -> list[tuple[str, Side, str]]:
-    """Returns work, side and unit of each line of a part's table: those that have a rate, each once."""
-    found: list[tuple[str, Side, str]] = []
+def _sides(rows: Sequence[Row]) -> list[tuple[Row, Side]]:
+    """Returns the lines of a part's table: the sides that have a rate, each once, with the row that it is of."""
+    found: list[tuple[Row, Side]] = []
     for row in rows:
         for side in (row.ours, row.theirs):
-            if side is not None and row.unit and all(side != known for _, known, _ in found):
-                found.append((row.work, side, row.unit))
+            if side is not None and row.unit and all(side != known for _, known in found):
+                found.append((row, side))
     return found
 
 

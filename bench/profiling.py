@@ -11,9 +11,10 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import psutil
@@ -28,6 +29,12 @@ SETTLE_S: Final = 2.0
 
 _RATE_MAX: Final = 20_000
 """Orders a second that the messages allow for."""
+
+_CALLERS: Final = 256
+_BATCH_CALLERS: Final = 32
+
+_FRONT: Final = "grpc-native-io"
+"""What pygrpc-native calls its thread."""
 
 _OURS: Final = ("server/", "shards/", "protos/")
 
@@ -44,6 +51,8 @@ class Profile(NamedTuple):
     """By the innermost line of our own code: ``function (file:line)``; what it called into counts as its own."""
     modules: Counter[str]
     """The same by file."""
+    threads_us: Mapping[str, float] = MappingProxyType({})
+    """Processor time of an order, of both workers, by who spent it."""
 
 
 def read_samples(lines: Iterable[str]) -> Profile:
@@ -69,22 +78,43 @@ def _file_of(frame: str) -> str:
     return frame.rpartition("(")[2].removesuffix(")") if frame.endswith(")") else ""
 
 
-def record(seconds: float, transport: str, host: str, port: int, scratch: Path) -> Profile:
+def record(seconds: float, transport: str, host: str, port: int, scratch: Path, *, orders_per_call: int = 1) -> Profile:
     """Returns the samples of one of two workers under closed-loop load. Raises ``ProfileError`` and ``GhzError``."""
+    kind = load.CREATE if orders_per_call == 1 else load.batch_of(orders_per_call)
+    pace = ghz.Pace(_CALLERS if orders_per_call == 1 else _BATCH_CALLERS, 16, seconds + 2 * SETTLE_S)
     py_spy = shutil.which("py-spy") or shutil.which(str(Path(sys.executable).with_name("py-spy")))
     if py_spy is None:
         raise ProfileError("py-spy is missing: it is one of the development dependencies (make test installs them)")
     with subjects.crest(host, port, 2, transport, scratch) as crest, ThreadPoolExecutor(1) as pool:
         crest.answer(load.create_request(random.Random(0)))
         files = [scratch / f"messages-{index}.bin" for index in range(len(crest.endpoints))]
-        load_s = seconds + 2 * SETTLE_S
         for file in files:
-            load.write_messages(file, int(_RATE_MAX * load_s / len(files)), random.Random())
-        loading = pool.submit(ghz.fire, crest.endpoints, files, load.CREATE.method, ghz.Pace(256, 16, load_s), scratch)
-        worker = next(child for child in crest.processes() if "server.worker" in child.cmdline())
-        samples = _sample(py_spy, worker, seconds, scratch / "samples.txt")
-        loading.result()
-    return read_samples(samples.read_text(encoding="utf-8").splitlines())
+            count = int(_RATE_MAX * pace.duration_s / len(files) / orders_per_call)
+            load.write_messages(file, count, random.Random(), kind)
+        workers = [child for child in crest.processes() if "server.worker" in child.cmdline()]
+        before = threads_s(workers)
+        loading = pool.submit(ghz.fire, crest.endpoints, files, kind.method, pace, scratch)
+        samples = _sample(py_spy, workers[0], seconds, scratch / "samples.txt")
+        orders = max(1, orders_per_call * sum(call.code == "OK" for calls in loading.result().calls for call in calls))
+        spent = threads_s(workers)
+    spent.subtract(before)
+    found = read_samples(samples.read_text(encoding="utf-8").splitlines())
+    return found._replace(threads_us={who: spent[who] / orders * 1e6 for who in spent})
+
+
+def threads_s(workers: Iterable[psutil.Process]) -> Counter[str]:
+    """Returns the processor seconds of workers so far, by what their threads do."""
+    spent: Counter[str] = Counter()
+    for worker in workers:
+        for task in Path(f"/proc/{worker.pid}/task").iterdir():
+            try:
+                name = (task / "comm").read_text(encoding="ascii").strip()
+                taken_s = int((task / "schedstat").read_text(encoding="ascii").split()[0]) / 1e9
+            except FileNotFoundError:  # it has ended meanwhile
+                continue
+            who = "event loop" if int(task.name) == worker.pid else "HTTP/2" if name == _FRONT else "other threads"
+            spent[who] += taken_s  # type: ignore[assignment]  # a Counter of seconds
+    return spent
 
 
 def _sample(py_spy: str, worker: psutil.Process, seconds: float, file: Path) -> Path:
@@ -99,7 +129,13 @@ def _sample(py_spy: str, worker: psutil.Process, seconds: float, file: Path) -> 
 
 
 def show(profile: Profile, rows_max: int, console: Console) -> None:
-    """Prints the modules and the lines that hold the lock longest."""
+    """Prints who spends the processor's time, and the modules and the lines that hold the lock longest."""
+    threads = Table(title="processor time of an order, both workers")
+    threads.add_column("us", justify="right")
+    threads.add_column("threads")
+    for who, us in sorted(profile.threads_us.items()):
+        threads.add_row(f"{us:.1f}", who)
+    console.print(threads)
     for title, counts in (("modules", profile.modules), ("lines", profile.places)):
         table = Table(title=f"{title}, of {profile.samples:,} samples with the interpreter's lock held")
         table.add_column("share", justify="right")

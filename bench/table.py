@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from rich.console import Console
 from rich.table import Table
@@ -12,7 +13,10 @@ from bench.parts import GROUPS, Row, Side
 from bench.rounds import work_s
 from bench.summary import Range
 
-CAVEAT = (
+_HEADINGS: Final = ("work", "rate", "against", "ratio", "target", "CPU an order, ms", "CPU ratio", "p50 / p99 ms")
+"""Those without anything below them are left out."""
+
+CAVEAT: Final = (
     "Server, database and generator share these cores, so a rate is a figure of the machine as a whole. Read the "
     "ratios, and the processor time of an order, in which the generator (about 0.1-0.2 ms a call) is left out."
 )
@@ -34,14 +38,16 @@ def show(results: Sequence[Kept], facts: Mapping[str, object], console: Console)
 
 def _table(results: Sequence[Kept], facts: Mapping[str, object]) -> Table:
     table = Table(title=f"commit {facts['commit']}, {facts['cores']} cores, {facts['time']}", show_lines=True)
-    table.add_column("work")
-    for heading in ("rate", "against", "ratio", "target", "CPU an order, ms", "CPU ratio", "p50 / p99 ms"):
-        table.add_column(heading, justify="right")
+    lines: list[list[str]] = []
     for result in results:
-        for row in result.outcome.rows:
-            table.add_row(*_cells(row))
+        lines += [_cells(row) for row in result.outcome.rows]
         if result.failure:
-            table.add_row(f"{result.title} ({result.name})", "[red]FAILED[/red]", *[""] * 6)
+            lines.append([f"{result.title} ({result.name})", "[red]FAILED[/red]", *[""] * (len(_HEADINGS) - 2)])
+    shown = [number for number in range(len(_HEADINGS)) if any(line[number] for line in lines)]
+    for number in shown:
+        table.add_column(_HEADINGS[number], justify="right" if number else "left")
+    for line in lines:
+        table.add_row(*(line[number] for number in shown))
     return table
 
 
@@ -51,7 +57,9 @@ def _judged(results: Sequence[Kept]) -> list[bool]:
 
 
 def _legend(results: Sequence[Kept], facts: Mapping[str, object]) -> list[str]:
-    said = [f"{facts['cpu']}; fsync {facts['fsync_us']} us; load average {facts['load_average_1m']}", CAVEAT]
+    said = [f"{facts['cpu']}; fsync {facts['fsync_us']} us; load average {facts['load_average_1m']}"]
+    if any(row.theirs for result in results for row in result.outcome.rows):
+        said.append(CAVEAT)
     if _judged(results):
         said.append(
             "median, and least-most, of the rounds; a ratio is of neighbouring rounds. CPU an order: server + "

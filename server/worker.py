@@ -55,7 +55,7 @@ from shards.routing import Router
 _GC_THRESHOLD: Final = 100_000
 """Objects made and not yet freed between two searches for garbage in cycles (default 700): a call leaves next to none.
 
-More than are alive for what a busy worker has under way, 18 for each of some thousand orders. With less each group of
+More than are alive for what a busy worker has under way: 25 for each of some thousand orders. With less each group of
 orders is searched while it waits for the store, and what is remembered of the groups before with every tenth.
 """
 

@@ -1,8 +1,40 @@
-"""What became of a row whose commit failed, by the row that is there."""
+"""What became of a row whose commit failed, by the row that is there; which error is its own, and who is told."""
 
 from __future__ import annotations
 
-from shards.contract import APPLIED, Outcome, Row, Verdict
+from typing import Final, Protocol
+
+from shards.contract import (
+    APPLIED,
+    DeadlineExceeded,
+    Invalid,
+    Outcome,
+    OutcomeUnknown,
+    Overloaded,
+    Row,
+    StoreError,
+    Unavailable,
+    Verdict,
+)
+
+NOTHING_WRITTEN: Final = (Unavailable, Overloaded, Invalid, DeadlineExceeded)
+"""Errors that say so of the whole row, not of one commit of it."""
+
+
+class Asker(Protocol):
+    """Who asked for a row to be written. An ``asyncio.Future`` is one; others do at once what is to be done.
+
+    Told once, in the midst of other work: must be quick, never raise, and write nothing at once.
+    """
+
+    def done(self) -> bool:
+        """Whether it has been told, or has left: then it is told nothing, and a row that waits is dropped."""
+
+    def set_result(self, outcome: Outcome, /) -> None:
+        """Takes the outcome."""
+
+    def set_exception(self, error: StoreError, /) -> None:
+        """Takes why there is none."""
 
 
 def judge(row: Row, present: Row | None) -> Outcome | None:
@@ -23,3 +55,18 @@ def judge(row: Row, present: Row | None) -> Outcome | None:
 def is_very(row: Row, present: Row) -> bool:
     """Tells whether the row that is there is this one, and not another of the same request."""
     return (present.customer, present.marks, present.body) == (row.customer, row.marks, row.body)
+
+
+def own(error: StoreError, *, is_unknown: bool) -> StoreError:
+    """Returns the error of one row; ``is_unknown``: it may be stored all the same."""
+    is_said = not (is_unknown and isinstance(error, (Unavailable, Overloaded, Invalid)))
+    mine = type(error)(*error.args) if is_said else OutcomeUnknown(f"a first try may yet arrive; then: {error}")
+    mine.__cause__ = error
+    return mine
+
+
+def in_doubt(error: StoreError) -> StoreError:
+    """Returns an error for a row that an earlier run may have stored."""
+    if isinstance(error, NOTHING_WRITTEN):
+        return OutcomeUnknown(f"it may have been written before its slot moved, or its lease was lost: {error}")
+    return error

@@ -31,11 +31,13 @@ from shards.contract import (
     Unavailable,
     Verdict,
 )
-from shards.judging import is_very, judge
+from shards.judging import Asker, is_very, judge, own
 
 _SWEEP_S: Final = 0.05
-"""How often deadlines are looked at: the most by which a caller is answered late. One sweep looks at every row that
-waits, so it costs the less per row the busier the lanes are; a timer a row would cost more than its commit."""
+"""How often deadlines are looked at: the most by which a caller is answered late. The rows that wait are gone through
+when the first deadline is there, and not before: where hundreds wait that would be several looks at each."""
+
+_NEVER_S: Final = float("inf")
 
 _BREATH_ROWS_MIN: Final = 8
 """A commit of fewer rows is followed by the next at once: there are not enough callers for a group to gain by."""
@@ -54,11 +56,11 @@ _PAUSE_DOUBLINGS_MAX: Final = 6  # 0.01 s doubled six times is above _PAUSE_S_MA
 
 
 class _Waiter:
-    """One row on its way, and the caller who waits for its outcome."""
+    """One row on its way, and who asked for it."""
 
     __slots__ = ("deadline", "is_unknown", "outcome", "row")
 
-    def __init__(self, row: Row, deadline: float, outcome: asyncio.Future[Outcome], *, is_unknown: bool) -> None:
+    def __init__(self, row: Row, deadline: float, outcome: Asker, *, is_unknown: bool) -> None:
         self.row = row
         self.deadline = deadline
         self.is_unknown = (
@@ -100,6 +102,7 @@ class Lanes:
         self._commits = 0
         self._settling = asyncio.Semaphore(store.limits.in_flight_max)  # reads that settle, beside the commits
         self._rows = 0
+        self._due_s = _NEVER_S  # no row's deadline is earlier
         self._pump_soon: asyncio.Handle | None = None
         self._sweep_later: asyncio.TimerHandle | None = None
         self._closing = False
@@ -122,10 +125,17 @@ class Lanes:
         when it passed after that and nobody knows yet, else the store's ``StoreError``. Rows of one order are committed
         in the order of their calls. Cancelling the answer drops a row that waits, and does nothing to one under way.
         """
+        outcome: asyncio.Future[Outcome] = self._loop.create_future()
+        self.put(row, deadline, outcome, is_unknown=is_unknown)
+        return outcome
+
+    def put(self, row: Row, deadline: float, outcome: Asker, *, is_unknown: bool = False) -> None:
+        """Queues a row as ``write`` does; the asker is told what becomes of it."""
         if self._rows >= self._rows_max:
-            raise _own(Overloaded(f"shard {self._shard}: {self._rows} rows wait, the most allowed"), is_unknown)
+            full = Overloaded(f"shard {self._shard}: {self._rows} rows wait, the most allowed")
+            raise own(full, is_unknown=is_unknown)
         if self._closing:
-            raise _own(Unavailable(f"shard {self._shard} is closing"), is_unknown)
+            raise own(Unavailable(f"shard {self._shard} is closing"), is_unknown=is_unknown)
         name = self._store.lane(row.key)
         lane = self._lanes.get(name)
         if lane is None:
@@ -136,12 +146,11 @@ class Lanes:
                 self._pump_soon = self._loop.call_soon(self._pump)
             if self._sweep_later is None:
                 self._sweep_later = self._loop.call_later(_SWEEP_S, self._sweep)
-        outcome: asyncio.Future[Outcome] = self._loop.create_future()
         lane.waiting.append(_Waiter(row, deadline, outcome, is_unknown=is_unknown))
         self._rows += 1
+        self._due_s = min(self._due_s, deadline)
         if lane.breath is not None and len(lane.waiting) >= lane.awaited:
             self._exhale(lane)
-        return outcome
 
     async def close(self) -> None:
         """Takes no more rows and returns when every row taken before is answered. Idempotent.
@@ -299,13 +308,20 @@ class Lanes:
     def _sweep(self) -> None:
         """Answers every row whose deadline has passed. Rows that wait are then dropped when their turn comes."""
         now = time.monotonic()
-        for lane in self._lanes.values():
-            for waiter in lane.waiting:
-                if waiter.deadline <= now and not waiter.outcome.done():
-                    waiter.outcome.set_exception(_too_late(waiter))
-            for waiter in lane.taken:
-                if waiter.deadline <= now and not waiter.outcome.done():
-                    waiter.outcome.set_exception(OutcomeUnknown("the store did not answer before the deadline"))
+        if now >= self._due_s or not self._lanes:
+            due_s = _NEVER_S
+            for lane in self._lanes.values():
+                for waiter in lane.waiting:
+                    if waiter.deadline > now:
+                        due_s = min(due_s, waiter.deadline)
+                    elif not waiter.outcome.done():
+                        waiter.outcome.set_exception(_too_late(waiter))
+                for waiter in lane.taken:
+                    if waiter.deadline > now:
+                        due_s = min(due_s, waiter.deadline)
+                    elif not waiter.outcome.done():
+                        waiter.outcome.set_exception(OutcomeUnknown("the store did not answer before the deadline"))
+            self._due_s = due_s
         self._sweep_later = self._loop.call_later(_SWEEP_S, self._sweep) if self._lanes else None
 
 
@@ -351,15 +367,7 @@ def _fail(part: Iterable[_Waiter], error: StoreError) -> None:
     """
     for waiter in part:
         if not waiter.outcome.done():
-            waiter.outcome.set_exception(_own(error, waiter.is_unknown))
-
-
-def _own(error: StoreError, is_unknown: bool) -> StoreError:  # noqa: FBT001  told apart by its name
-    """Returns the error of one row; ``is_unknown``: it may be stored all the same."""
-    is_said = not (is_unknown and isinstance(error, (Unavailable, Overloaded, Invalid)))
-    own = type(error)(*error.args) if is_said else OutcomeUnknown(f"a first try may yet arrive; then: {error}")
-    own.__cause__ = error
-    return own
+            waiter.outcome.set_exception(own(error, is_unknown=waiter.is_unknown))
 
 
 def _too_late(waiter: _Waiter) -> StoreError:

@@ -12,7 +12,8 @@ import time
 from collections.abc import Mapping
 from typing import Final, NamedTuple, Protocol
 
-from shards.contract import DeadlineExceeded, Observer, Outcome, Overloaded, Row, Store, Unavailable
+from shards.contract import DeadlineExceeded, Observer, Outcome, Overloaded, Row, Store, StoreError, Unavailable
+from shards.judging import Asker, in_doubt
 from shards.keys import SLOTS, Key
 from shards.leases.hold import Hold, boottime_s
 from shards.topology import Topology
@@ -28,6 +29,9 @@ _LOOK_S: Final = 0.004  # between two looks whether they have
 
 LEASE_WAIT_S: Final = 0.5
 """For so long an operation waits for a lease that has run out; a worker that was frozen has it back by then."""
+
+RUNS_MAX: Final = 16
+"""Runs of one operation: each but the first because its slot moved, or was paused, meanwhile."""
 
 WAITERS_MAX: Final = 8_192
 """Operations that wait at all gates of a worker together; more are refused."""
@@ -51,6 +55,9 @@ class Writing(Protocol):
     """What rows are written to: the lanes of a shard, or what stands before them."""
 
     def write(self, row: Row, deadline: float) -> asyncio.Future[Outcome]:
+        """See ``shards.lanes.Lanes``."""
+
+    def put(self, row: Row, deadline: float, outcome: Asker) -> None:
         """See ``shards.lanes.Lanes``."""
 
     async def close(self) -> None:
@@ -257,6 +264,21 @@ class Places:
             if until == deadline:
                 raise DeadlineExceeded(f"shard {place.shard_id}: no lease before the deadline") from None
             raise LeaseLost(f"shard {place.shard_id}: this worker's lease on it could not be renewed") from None
+
+    async def is_still(self, place: Place, slot: int, deadline: float, *, is_unknown: bool = False) -> bool:
+        """Tells whether what was found at a place may be answered; waits for a lease that has run out.
+
+        ``is_unknown``: it is not to be said that nothing was written. Raises as ``regain``.
+        """
+        while self.slots[slot] is place:
+            if place.hold.until_s > boottime_s():
+                return True
+            try:
+                # whoever has it back knows of every pause and move there was meanwhile
+                await self.regain(place, deadline)
+            except StoreError as error:
+                raise in_doubt(error) if is_unknown else error from None
+        return False
 
     async def _until(self, place: Place, deadline: float) -> None:
         try:

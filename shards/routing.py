@@ -9,39 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-import types
-from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final, TypeVar
 
-from shards.contract import (
-    APPLIED,
-    MARK_BYTES,
-    Consistency,
-    DeadlineExceeded,
-    Invalid,
-    Observer,
-    Outcome,
-    OutcomeUnknown,
-    Overloaded,
-    Row,
-    StoreError,
-    Unavailable,
-    Verdict,
-)
+from shards.contract import Consistency, Observer, Outcome, Row, StoreError, Unavailable
+from shards.deadlines import answer_by
 from shards.keys import Key, key_of, slot_and_tag, slot_of
-from shards.places import Place, Places, Shard
+from shards.places import RUNS_MAX, Place, Places, Shard
 from shards.topology import Topology
+from shards.writing import Found, Write, Writer
 
-__all__ = ["Router", "Shard"]
+__all__ = ["Found", "Router", "Shard", "Write"]
 
 _T = TypeVar("_T")
 
-_RUNS_MAX: Final = 16
-"""Runs of one operation: each but the first because its slot moved, or was paused, meanwhile."""
-
 _BOOTTIME: Final = time.CLOCK_BOOTTIME
-_NOTHING_WRITTEN: Final = (Unavailable, Overloaded, Invalid, DeadlineExceeded)
 
 
 class Router:
@@ -55,6 +38,7 @@ class Router:
         """``resources`` is what ``close`` lets go of, last entered first."""
         self._places = places
         self._slots = places.slots
+        self._writer = Writer(places, observer)
         self._observer = observer
         self._resources = resources
 
@@ -78,73 +62,14 @@ class Router:
 
         Returns APPLIED, CLASH or SEALED. Cancelling the caller does not undo what is under way.
         """
-        slot = slot_of(order_id)
-        place = self._slots[slot]
-        began_s = time.clock_gettime(_BOOTTIME)
-        shard = place.shard
-        if shard is None or place.is_paused or place.hold.until_s <= began_s:
-            place, shard = await self._places.served(slot, deadline)
-        row = Row(key_of(order_id, place.gen), customer, marks, body)
-        place.under_way += 1
-        place.writing += 1
-        is_settled = False
-        try:
-            if len(marks) == MARK_BYTES and shard.seals.is_due(order_id):
-                await _by(deadline, shard.seals.ensure(row.key))
-            outcome = await shard.lanes.write(row, deadline)
-            is_settled = True
-        except StoreError as error:
-            place.hold.failed()
-            is_settled = isinstance(error, _NOTHING_WRITTEN)
-            if self._slots[slot] is place:
-                raise
-            is_unknown = not is_settled
-        else:
-            hold = place.hold
-            now_s = time.clock_gettime(_BOOTTIME)
-            if self._slots[slot] is place and hold.until_s > now_s:
-                hold.took(now_s - began_s)
-                return outcome
-            is_unknown = outcome.verdict is Verdict.APPLIED
-            if await self._is_still(place, slot, deadline, is_unknown=is_unknown):
-                return outcome
-        finally:
-            place.end_write(is_settled=is_settled)
-        return await self._write_again(row, deadline, is_unknown=is_unknown)
+        return await self._writer.write(Write(order_id, customer, marks, body), deadline)
 
-    async def _write_again(self, row: Row, deadline: float, *, is_unknown: bool) -> Outcome:
-        """Writes a row whose slot moved, or was paused, while it was written; ``is_unknown``: it may be stored."""
-        slot = row.key.slot
-        for _ in range(_RUNS_MAX):
-            self._observer.reran("write")
-            try:
-                place, shard = await self._places.served(slot, deadline)
-            except StoreError as error:
-                raise _in_doubt(error) if is_unknown else error from None
-            row = row._replace(key=row.key._replace(gen=place.gen))
-            place.under_way += 1
-            place.writing += 1
-            is_settled = False
-            try:
-                if row.version == 1 and shard.seals.is_due(row.key.order_id):
-                    await _by(deadline, shard.seals.ensure(row.key))
-                outcome = await shard.lanes.write(row, deadline)
-                is_settled = True
-            except StoreError as error:
-                is_settled = isinstance(error, _NOTHING_WRITTEN)
-                if self._slots[slot] is place or time.monotonic() >= deadline:
-                    raise _in_doubt(error) if is_unknown else error from None
-                is_unknown |= not is_settled
-            else:
-                is_applied = outcome.verdict is Verdict.APPLIED
-                if await self._is_still(place, slot, deadline, is_unknown=is_unknown or is_applied):
-                    # what is there to the byte is what an earlier run has stored
-                    return APPLIED if is_unknown and outcome.present == row else outcome
-                is_unknown |= is_applied
-            finally:
-                place.end_write(is_settled=is_settled)
-        moved = Unavailable(f"the order's slot moved {_RUNS_MAX} times meanwhile")
-        raise _in_doubt(moved) if is_unknown else moved
+    async def write_many(self, writes: Sequence[Write], deadline: float) -> Sequence[Found]:
+        """Stores many, each as ``write`` does; returns what became of each, in order, when that is known of all.
+
+        One that fails is told so in its place, and fails none of the others.
+        """
+        return await self._writer.write_many(writes, deadline)
 
     async def read(
         self, order_id: bytes, consistency: Consistency, *, min_version: int = 0, deadline: float
@@ -171,7 +96,7 @@ class Router:
         """Returns for each order id its row, None, or the error of its shard; each shard answers for itself."""
         found: dict[bytes, Row | StoreError | None] = {}
         pending = list(dict.fromkeys(order_ids))
-        for _ in range(_RUNS_MAX):
+        for _ in range(RUNS_MAX):
             parts: dict[Shard, list[tuple[Place, Key]]] = {}
             closed: dict[int, list[bytes]] = {}
             now_s = time.clock_gettime(_BOOTTIME)
@@ -192,7 +117,7 @@ class Router:
             if not pending:
                 break
             self._observer.reran("read")
-        moved = Unavailable(f"the order's slot moved {_RUNS_MAX} times meanwhile")
+        moved = Unavailable(f"the order's slot moved {RUNS_MAX} times meanwhile")
         return {order_id: found.get(order_id, moved) for order_id in order_ids}
 
     async def list_customer(
@@ -218,7 +143,7 @@ class Router:
         self, slot: int, operation: str, deadline: float, run: Callable[[Place, Shard], Coroutine[Any, Any, _T]]
     ) -> _T:
         """Runs what reads from a slot until its answer may be given."""
-        for _ in range(_RUNS_MAX):
+        for _ in range(RUNS_MAX):
             place = self._slots[slot]
             began_s = time.clock_gettime(_BOOTTIME)
             shard = place.shard
@@ -226,7 +151,7 @@ class Router:
                 place, shard = await self._places.served(slot, deadline)
             place.under_way += 1
             try:
-                answer = await _by(deadline, run(place, shard))
+                answer = await answer_by(deadline, run(place, shard))
             except StoreError:
                 place.hold.failed()
                 if self._slots[slot] is place or time.monotonic() >= deadline:
@@ -237,27 +162,12 @@ class Router:
                 if self._slots[slot] is place and hold.until_s > now_s:
                     hold.took(now_s - began_s)
                     return answer
-                if await self._is_still(place, slot, deadline):
+                if await self._places.is_still(place, slot, deadline):
                     return answer
             finally:
                 place.end()
             self._observer.reran(operation)
-        raise Unavailable(f"the order's slot moved {_RUNS_MAX} times meanwhile")
-
-    async def _is_still(self, place: Place, slot: int, deadline: float, *, is_unknown: bool = False) -> bool:
-        """Tells whether what was found at a place may be answered; waits for a lease that has run out.
-
-        ``is_unknown``: it is not to be said that nothing was written.
-        """
-        while self._slots[slot] is place:
-            if place.hold.until_s > time.clock_gettime(_BOOTTIME):
-                return True
-            try:
-                # whoever has it back knows of every pause and move there was meanwhile
-                await self._places.regain(place, deadline)
-            except StoreError as error:
-                raise _in_doubt(error) if is_unknown else error from None
-        return False
+        raise Unavailable(f"the order's slot moved {RUNS_MAX} times meanwhile")
 
     async def _read_part(
         self, shard: Shard, part: Sequence[tuple[Place, Key]], consistency: Consistency, deadline: float
@@ -268,8 +178,8 @@ class Router:
         for place, _ in part:
             place.under_way += 1
         try:
-            rows = await _by(deadline, shard.store.read([key for _, key in part], consistency))
-            await self._is_still(part[0][0], part[0][1].slot, deadline)  # one lease for all of them
+            rows = await answer_by(deadline, shard.store.read([key for _, key in part], consistency))
+            await self._places.is_still(part[0][0], part[0][1].slot, deadline)  # one lease for all of them
         except StoreError as error:
             part[0][0].hold.failed()
             rows = [error] * len(part)
@@ -298,41 +208,3 @@ class Router:
         except StoreError as error:
             return dict.fromkeys(order_ids, error)
         return {}
-
-
-def _in_doubt(error: StoreError) -> StoreError:
-    """Returns an error for a row that an earlier run may have stored."""
-    if isinstance(error, _NOTHING_WRITTEN):
-        return OutcomeUnknown(f"it may have been written before its slot moved, or its lease was lost: {error}")
-    return error
-
-
-async def _by(deadline: float, answer: Coroutine[Any, Any, _T]) -> _T:
-    """Awaits an answer until the deadline, and then leaves it. One that is there at once needs no timer."""
-    try:
-        awaited = answer.send(None)
-    except StopIteration as done:
-        return done.value  # type: ignore[no-any-return]  # of the coroutine, so a _T
-    try:
-        async with asyncio.timeout(deadline - time.monotonic()):
-            return await _resumed(answer, awaited)
-    except TimeoutError:
-        raise DeadlineExceeded("the store did not answer before the deadline") from None
-
-
-@types.coroutine
-def _resumed(answer: Coroutine[Any, Any, _T], awaited: object) -> Generator[object, Any, _T]:
-    """Goes on with a coroutine that waits for what its first step gave."""
-    try:
-        while True:
-            try:
-                sent = yield awaited
-            except GeneratorExit:
-                answer.close()
-                raise
-            except BaseException as error:  # noqa: BLE001  it is the coroutine's: a cancellation, or what it waited for
-                awaited = answer.throw(error)
-            else:
-                awaited = answer.send(sent)
-    except StopIteration as done:
-        return done.value  # type: ignore[no-any-return]  # as above

@@ -99,16 +99,19 @@ class Live(NamedTuple):
             calls = self.during(phase)
             moves = phase.end.get("moves", 0)
             slowest_ms = max((call.took_ms for call in calls), default=0)
+            sizes = ", ".join(f"{size:,}" for size in phase.end.get("sizes", ()))
             told.append(
-                f"{phase.name}: {moves} of 4,096 slots in {phase.ended_s - phase.began_s:.0f} s, shard sizes "
-                f"{phase.end.get('sizes')}; {phase.pauses} pauses, {phase.pause_ms_p99:.0f} ms (p99), "
-                f"{phase.pause_ms_max:.0f} ms at most, spent on {_told(phase.pause_steps_ms)}; "
-                f"99 of 100 slots not served for {phase.paused.p99_ms:g} ms at most, none for longer than "
-                f"{phase.paused.max_ms:g} ms; {phase.waits.number} operations waited, 99 of 100 at most "
-                f"{phase.waits.p99_ms:g} ms, "
-                f"none longer than {phase.waits.max_ms:g} ms; calls meanwhile: p99 {quantile(calls, 0.99):.0f} ms, "
-                f"slowest {slowest_ms:.0f} ms, {sum(bool(call.error) for call in calls)} errors; "
-                f"verify: {phase.end.get('verified', 0):,} orders, {phase.end.get('wrong')} wrong"
+                f"{phase.name}: {moves:,} of 4,096 slots in {phase.ended_s - phase.began_s:.0f} s, shard sizes then "
+                f"{sizes}; calls meanwhile: p99 {quantile(calls, 0.99):.0f} ms, slowest {slowest_ms:.0f} ms, "
+                f"{sum(bool(call.error) for call in calls)} errors; verify: {phase.end.get('verified', 0):,} orders, "
+                f"{phase.end.get('wrong')} wrong."
+            )
+            told.append(
+                f"{phase.name}: 99 of 100 slots were not served for {phase.paused.p99_ms:g} ms at most, none for "
+                f"longer than {phase.paused.max_ms:g} ms; {phase.waits.number} operations came just then, 99 of 100 "
+                f"waited {phase.waits.p99_ms:g} ms at most, none longer than {phase.waits.max_ms:g} ms. The mover saw "
+                f"{phase.pauses} pauses of {phase.pause_ms_p99:.0f} ms (p99), {phase.pause_ms_max:.0f} ms at most, on "
+                f"average: {_told(phase.pause_steps_ms)}."
             )
         if errors := self.errors():
             told.append(f"errors that callers saw: {dict(errors)}")
@@ -239,7 +242,7 @@ def _counts(context: Context) -> dict[str, dict[float, float]]:
 
 
 def _told(steps: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {ms:.0f}" for name, ms in steps.items())
+    return ", ".join(f"{name} {ms:.0f} ms" for name, ms in steps.items())
 
 
 def _name_fourth(context: Context, file: Path) -> None:

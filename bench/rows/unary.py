@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from bench import figures, load, subjects
 from bench.installed import InstallError
@@ -37,6 +37,15 @@ _FULL: Final = 0.9
 """...and until less than this share of what is offered is done: then the service is full, and the curve is whole."""
 
 
+class Offered(Protocol):
+    """Something that can be put under an open loop."""
+
+    name: str
+
+    def fire(self, seconds: float, rate: int | None = None) -> Round:
+        """Returns the figures of one run at a rate; of a closed loop without one."""
+
+
 class Unary:
     """See ``bench.parts.Part``."""
 
@@ -62,12 +71,13 @@ class Unary:
             for one in loaded:
                 warm(context, one, patient, quiet_windows=PATIENT_WINDOWS_QUIET)
             rounds = take_turns(context, loaded, plan)
-            curves = self._curves(context, [one for one in loaded if one.name != "naive"], rounds)
+            # without the slowest peer, for time
+            points = curves(context, [one for one in loaded if one.name != "naive"], rounds)
         rows = [self._row(name, rounds) for name in TARGETS if name in rounds]
         return Outcome(
             rows,
-            [rates("Orders a second, 256 callers", rounds), costs("What an order costs", rounds), *latency(curves)],
-            {"rounds": {name: [one._asdict() for one in some] for name, some in (rounds | _tagged(curves)).items()}},
+            [rates("Orders a second, 256 callers", rounds), costs("What an order costs", rounds), *latency(points)],
+            {"rounds": {name: [one._asdict() for one in some] for name, some in (rounds | _tagged(points)).items()}},
             findings,
         )
 
@@ -90,28 +100,6 @@ class Unary:
             target=TARGETS[name],
             note=GUARANTEES[name],
         )
-
-    @staticmethod
-    def _curves(
-        context: Context, loaded: Sequence[ByGhz], rounds: Mapping[str, Sequence[Round]]
-    ) -> dict[str, list[tuple[int, Round]]]:
-        """Returns for each subject the offered rates and what came of them; the slowest peer is left out for time."""
-        found: dict[str, list[tuple[int, Round]]] = {}
-        for one in loaded:
-            capacity = sorted(done.orders_per_s for done in rounds[one.name])[len(rounds[one.name]) // 2]
-            points = found.setdefault(one.name, [])
-            shares = _CURVE_SHARES_QUICK if context.is_quick else _CURVE_SHARES
-            for share in (*shares, *(shares[-1] * _CURVE_STEP**step for step in range(1, _CURVE_STEPS_MAX + 1))):
-                if share > 1 and points[-1][1].orders_per_s < _FULL * points[-1][0]:
-                    break
-                rate = max(2, int(capacity * share))
-                done = one.fire(_CURVE_S, rate)
-                points.append((rate, done))
-                context.tell(
-                    f"{one.name} at {rate:,}/s: {done.orders_per_s:,.0f}/s done, p50 {done.p50_ms:.1f} ms, "
-                    f"p99 {done.p99_ms:.1f} ms"
-                )
-        return found
 
 
 def crest_on(context: Context, stack: contextlib.ExitStack, **settings: object) -> Subject:
@@ -184,6 +172,31 @@ def latency(curves: Mapping[str, Sequence[tuple[int, Round]]]) -> list[Chart]:
         heading = f"Latency to saturation, {title}"
         charts.append(Chart(heading, explains, "line", "offered orders/s", "ms", lines, log_y=True))
     return charts
+
+
+def curves(
+    context: Context, loaded: Sequence[Offered], rounds: Mapping[str, Sequence[Round]]
+) -> dict[str, list[tuple[int, Round]]]:
+    """Returns the curve of each subject by its name: the rates offered, ascending, and what came of each.
+
+    It goes from a tenth of the median of ``rounds``, in orders a second, until less than ``_FULL`` of a rate gets done.
+    """
+    found: dict[str, list[tuple[int, Round]]] = {}
+    for one in loaded:
+        capacity = sorted(done.orders_per_s for done in rounds[one.name])[len(rounds[one.name]) // 2]
+        points = found.setdefault(one.name, [])
+        shares = _CURVE_SHARES_QUICK if context.is_quick else _CURVE_SHARES
+        for share in (*shares, *(shares[-1] * _CURVE_STEP**step for step in range(1, _CURVE_STEPS_MAX + 1))):
+            if share > 1 and points[-1][1].orders_per_s < _FULL * points[-1][0]:
+                break
+            rate = max(2, int(capacity * share))
+            done = one.fire(_CURVE_S, rate)
+            points.append((rate, done))
+            context.tell(
+                f"{one.name} at {rate:,}/s: {done.orders_per_s:,.0f}/s done, p50 {done.p50_ms:.1f} ms, "
+                f"p99 {done.p99_ms:.1f} ms"
+            )
+    return found
 
 
 def _tagged(curves: Mapping[str, Sequence[tuple[int, Round]]]) -> dict[str, list[Round]]:

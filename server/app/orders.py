@@ -22,9 +22,9 @@ from server.domain import order as domain
 from server.domain.errors import OrderError, Reason
 from server.domain.order import Draft, Order
 from server.domain.states import Verb
-from shards.contract import Consistency, Row, StoreError, Verdict
+from shards.contract import Consistency, Outcome, Row, StoreError, Verdict
 from shards.keys import format_uuid, mint_uuid7, order_id_of, time_ms_of
-from shards.routing import Router
+from shards.routing import Found, Router, Write
 
 _TRANSITION_TRIES_MAX: Final = 16
 """An order has at most five versions, so a transition can lose to at most four others; the rest is slack."""
@@ -35,6 +35,16 @@ class Written(NamedTuple):
 
     order: Order
     replayed: bool
+
+
+class _New(NamedTuple):
+    """An order that is yet to be written."""
+
+    order: Order
+    write: Write
+
+
+_NOT_YET: Final = OrderError(Reason.INTERNAL, "nothing is known of the order yet")
 
 
 class Orders:
@@ -57,6 +67,34 @@ class Orders:
 
         ``request_id`` is a UUIDv7 (16 bytes); None mints one.
         """
+        new = self._new(draft, request_id)
+        try:
+            outcome = await self._router.write(*new.write, deadline)
+        except StoreError as error:
+            raise failure_of(error) from error
+        return self._written(new, outcome)
+
+    async def create_many(
+        self, asked: Sequence[tuple[Draft, bytes | None]], deadline: float
+    ) -> Sequence[Written | Exception]:
+        """Creates many, each as ``create`` does; returns what came of each, in order. None fails another."""
+        written: list[Written | Exception] = []
+        new: list[tuple[int, _New]] = []
+        for draft, request_id in asked:
+            try:
+                one = self._new(draft, request_id)
+            except Exception as error:  # noqa: BLE001  one bad draft never fails the others
+                written.append(error)
+            else:
+                new.append((len(written), one))
+                written.append(_NOT_YET)
+        found = await self._router.write_many([one.write for _, one in new], deadline)
+        for (number, one), became in zip(new, found, strict=True):
+            written[number] = self._judged(one, became)
+        return written
+
+    def _new(self, draft: Draft, request_id: bytes | None) -> _New:
+        """Returns the order that a draft asks for, and what is to be stored."""
         domain.validate_draft(draft, CURRENCIES)
         now_us = self._clock.now_us()
         now_ms = now_us // 1_000
@@ -72,12 +110,24 @@ class Orders:
         order_id = order_id_of(draft.customer_id, request_id)
         order = domain.create(draft, order_id, now_us)
         mark = request_id + codec.draft_digest(draft)
+        return _New(order, Write(order_id, draft.customer_id, mark, codec.encode(order)))
+
+    def _judged(self, new: _New, found: Found) -> Written | Exception:
+        if isinstance(found, StoreError):
+            failure = failure_of(found)
+            failure.__cause__ = found
+            return failure
+        if isinstance(found, Exception):
+            return found
         try:
-            outcome = await self._router.write(order_id, draft.customer_id, mark, codec.encode(order), deadline)
-        except StoreError as error:
-            raise failure_of(error) from error
+            return self._written(new, found)
+        except Exception as error:  # noqa: BLE001  one that is refused never fails the others
+            return error
+
+    def _written(self, new: _New, outcome: Outcome) -> Written:
+        """Returns the order that a request created, now or before. Raises ``OrderError``."""
         if outcome.verdict is Verdict.APPLIED:
-            return Written(order, replayed=False)
+            return Written(new.order, replayed=False)
         if outcome.verdict is Verdict.SEALED:
             raise OrderError(
                 Reason.REQUEST_ID_EXPIRED,
@@ -85,7 +135,8 @@ class Orders:
                 metadata={"server_time": _rfc3339(self._clock.now_us())},
             )
         present = outcome.present
-        if present is not None and present.customer == draft.customer_id and present.mark(1) == mark:
+        order_id, customer, mark, _ = new.write
+        if present is not None and present.customer == customer and present.mark(1) == mark:
             return Written(codec.decode(present).as_of(1), replayed=True)
         raise _reused(order_id)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable
-from typing import Any, Final
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any, Final, TypeAlias
 
 from protos.orders.v1 import orders_pb2 as pb
-from server.app.orders import Orders
+from server.app.orders import Orders, Written
 from server.domain import limits
 from server.domain.errors import OrderError, Violation, invalid
 from server.domain.order import Draft
@@ -36,6 +36,10 @@ ECHO_CHARS_MAX: Final = 128
 """Of a malformed ``request_id`` in an answer; a real one has 36."""
 
 
+_Chain: TypeAlias = Sequence[tuple[int, tuple[Draft, bytes | None]]]
+"""Items of one request, each with its number, its draft and its request id."""
+
+
 class Creates:
     """Creates orders item by item."""
 
@@ -48,29 +52,24 @@ class Creates:
         items = request.requests
         if not 1 <= len(items) <= limits.BATCH_ITEMS_MAX:
             raise invalid([Violation("requests", f"{len(items)} items, allowed are 1-{limits.BATCH_ITEMS_MAX}")])
-        chains: dict[object, list[int]] = {}
-        for i, item in enumerate(items):
-            key = (item.customer_id, item.request_id.lower()) if item.request_id else i
-            chains.setdefault(key, []).append(i)
-        answer = pb.BatchCreateOrdersResponse()
-        results = [answer.results.add() for _ in items]
-        room = _ErrorRoom()
+        answers = _Answers(len(items), lambda error: self._log.expected(f"{NAME}/BatchCreateOrders", call, error))
+        chains = _chains(items, answers)
 
-        async def run(chain: Iterable[int]) -> None:
-            for i in chain:
-                try:
-                    draft, request_id = convert.draft(items[i])
-                    order, replayed = await self._orders.create(draft, request_id, call.deadline)
-                except Exception as error:  # noqa: BLE001  # one bad item never fails the others
-                    results[i].error.CopyFrom(room.take(self._log.expected(f"{NAME}/BatchCreateOrders", call, error)))
-                else:
-                    results[i].replayed = replayed
-                    convert.fill_order(results[i].order, order)
+        async def run(together: _Chain) -> None:
+            written = await self._orders.create_many([asked for _, asked in together], call.deadline)
+            for (i, _), one in zip(together, written, strict=True):
+                answers.tell(i, one)
+
+        async def run_chain(chain: _Chain) -> None:
+            for one in chain:
+                await run((one,))
 
         async with asyncio.TaskGroup() as group:
-            for chain in chains.values():
-                group.create_task(run(chain))
-        return answer
+            for chain in chains:
+                if len(chain) > 1:
+                    group.create_task(run_chain(chain))
+            await run([chain[0] for chain in chains if len(chain) == 1])
+        return answers.message
 
     async def submit(
         self, requests: AsyncIterator[pb.SubmitOrdersRequest], call: Call
@@ -164,6 +163,40 @@ class _Window:
             self.answers.put_nowait(task.result())
         if self._fed and not self._tasks:
             self.answers.put_nowait(None)
+
+
+class _Answers:
+    """The answer of a batch, filled in item by item."""
+
+    def __init__(self, count: int, expected: Callable[[Exception], OrderError]) -> None:
+        """``expected`` logs what nobody has foreseen, and returns what callers are told of an error."""
+        self.message = pb.BatchCreateOrdersResponse()
+        self._results = [self.message.results.add() for _ in range(count)]
+        self._expected = expected
+        self._room = _ErrorRoom()
+
+    def tell(self, i: int, written: Written | Exception) -> None:
+        """Fills in what came of an item."""
+        result = self._results[i]
+        if isinstance(written, Exception):
+            result.error.CopyFrom(self._room.take(self._expected(written)))
+        else:
+            order, result.replayed = written
+            convert.fill_order(result.order, order)
+
+
+def _chains(items: Sequence[pb.CreateOrderRequest], answers: _Answers) -> Sequence[_Chain]:
+    """Returns the items that can be read, those of one request together; of the others, tells why they cannot."""
+    chains: dict[object, list[tuple[int, tuple[Draft, bytes | None]]]] = {}
+    for i, item in enumerate(items):
+        try:
+            draft, request_id = convert.draft(item)
+        except Exception as error:  # noqa: BLE001  # one bad item never fails the others
+            answers.tell(i, error)
+        else:
+            key = i if request_id is None else (draft.customer_id, request_id)
+            chains.setdefault(key, []).append((i, (draft, request_id)))
+    return list(chains.values())
 
 
 class _ErrorRoom:

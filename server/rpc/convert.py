@@ -105,7 +105,7 @@ def draft(message: orders_pb2.CreateOrderRequest, *, id_required: bool = False) 
     if len(attributes) > limits.ATTRIBUTES_MAX:
         bad.append(Violation("attributes", f"{len(attributes)} attributes, allowed are {limits.ATTRIBUTES_MAX}"))
     elif attributes:
-        labels = tuple(sorted(attributes.items()))
+        labels = tuple(sorted([(key, attributes[key]) for key in attributes]))  # items() costs twice as much
     asked = Draft(
         message.customer_id,
         message.currency_code,

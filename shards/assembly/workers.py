@@ -190,7 +190,10 @@ class _FileStores:
         return Topology.initial(count)
 
     async def was_served(self, shard: int) -> bool:
-        facts = await CassandraFacts.open(self._file.shards[shard], f"shard {shard}", wait_s=_CONNECT_WAIT_S)
+        # the store of the shard, which is opened next, tells what it finds of the nodes: once is enough
+        facts = await CassandraFacts.open(
+            self._file.shards[shard], f"shard {shard}", wait_s=_CONNECT_WAIT_S, warns=False
+        )
         try:
             return await has_states(facts)
         finally:

@@ -23,6 +23,7 @@ from shards.handing.link import Given
 from shards.handing.network import Network
 from shards.handing.peer import Peer
 from shards.handing.taking import Taking
+from shards.judging import Asker
 from shards.lanes import Lanes
 from shards.places import Places
 
@@ -63,17 +64,21 @@ class HandingLanes:
 
     def write(self, row: Row, deadline: float) -> asyncio.Future[Outcome]:
         """See ``Lanes.write``."""
+        outcome: asyncio.Future[Outcome] = self._loop.create_future()
+        self.put(row, deadline, outcome)
+        return outcome
+
+    def put(self, row: Row, deadline: float, outcome: Asker) -> None:
+        """See ``Lanes.put``."""
         peers = self._peers
         peer = peers[row.key.slot % len(peers)]
         if peer is not None:
             if self._closing:
                 raise Unavailable(f"shard {self._shard} is closing")
-            outcome = peer.hand(self, self._shard, row, deadline)
-            if outcome is not None:
+            if peer.hand(self, self._shard, row, deadline, outcome):
                 self._under_way += 1
-                outcome.add_done_callback(self._ended)
-                return outcome
-        return self._own.write(row, deadline)
+                return
+        self._own.put(row, deadline, outcome)
 
     async def close(self) -> None:
         """See ``Lanes.close``."""
@@ -85,8 +90,8 @@ class HandingLanes:
             await asyncio.wait(self._remembering)
         await self._own.close()
 
-    def _ended(self, _: asyncio.Future[Outcome]) -> None:
-        self._under_way -= 1
+    def _ended(self, count: int) -> None:
+        self._under_way -= count
         if not self._under_way:
             self._drained.set()
 
@@ -96,31 +101,44 @@ class HandingLanes:
         """See ``link.Owner``. Callers are told when the rows are remembered, so that they can be read from there."""
         stored = [given.row for given, outcome in answers if outcome.verdict is Verdict.APPLIED]
         if not stored:
-            _tell(answers)
+            self._tell(answers)
             return
         self._spawn(self._remember(stored, answers, began_s))
+
+    def failed(self, given: Given, error: StoreError) -> None:
+        """See ``link.Owner``."""
+        if not given.outcome.done():
+            given.outcome.set_exception(error)
+        self._ended(1)
 
     def back(self, given: Given, *, is_unknown: bool) -> None:
         """See ``link.Owner``. A row whose caller has left is dropped, as one that waits in a lane is."""
         outcome = given.outcome
         if outcome.done():
+            self._ended(1)
             return
         if given.deadline <= time.monotonic():  # the lanes would notice at their next look
             late = OutcomeUnknown if is_unknown else DeadlineExceeded
-            outcome.set_exception(late("the deadline passed on the way to the committer of the lane"))
+            self.failed(given, late("the deadline passed on the way to the committer of the lane"))
             return
         try:
-            here = self._own.write(given.row, given.deadline, is_unknown=is_unknown)
+            self._own.put(given.row, given.deadline, outcome, is_unknown=is_unknown)
         except StoreError as error:
-            outcome.set_exception(error)
-            return
-        here.add_done_callback(lambda done: _pass_on(done, outcome))
+            self.failed(given, error)
+        else:
+            self._ended(1)  # the own lanes answer for it
 
     async def _remember(self, rows: Sequence[Row], answers: Sequence[tuple[Given, Outcome]], began_s: float) -> None:
         try:
             await self._memory.stored(rows, began_s)
         finally:
-            _tell(answers)
+            self._tell(answers)
+
+    def _tell(self, answers: Sequence[tuple[Given, Outcome]]) -> None:
+        for given, outcome in answers:
+            if not given.outcome.done():
+                given.outcome.set_result(outcome)
+        self._ended(len(answers))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
@@ -205,19 +223,3 @@ class Handing:
         if number not in self._peers:
             self._peers[number] = Peer(number, self._network, self._observer)
         return self._peers[number]
-
-
-def _tell(answers: Sequence[tuple[Given, Outcome]]) -> None:
-    for given, outcome in answers:
-        if not given.outcome.done():
-            given.outcome.set_result(outcome)
-
-
-def _pass_on(done: asyncio.Future[Outcome], outcome: asyncio.Future[Outcome]) -> None:
-    error = None if done.cancelled() else done.exception()
-    if outcome.done():
-        return
-    if error is not None:
-        outcome.set_exception(error)
-    else:
-        outcome.set_result(done.result())

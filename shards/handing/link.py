@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol, cast
 
-from shards.contract import Observer, Outcome, OutcomeUnknown, Row, Unavailable
+from shards.contract import Observer, Outcome, OutcomeUnknown, Row, StoreError, Unavailable
 from shards.handing.frames import (
     FRAME_BYTES_MAX,
     FrameReader,
@@ -26,6 +26,7 @@ from shards.handing.frames import (
     unpack_answers,
 )
 from shards.handing.network import Wire
+from shards.judging import Asker
 
 TICK_S: Final = 0.05
 """How often deadlines and silence are looked at, while rows are under way: as often as lanes do."""
@@ -36,6 +37,8 @@ by tens of milliseconds; to be wrong costs a commit that finds its rows stored."
 
 ROWS_MAX: Final = 4_096
 """Rows under way on a connection; more are committed by who has them."""
+
+_NEVER_S: Final = float("inf")
 
 _NOTHING_DONE: Final = (NotTaken, Unavailable)
 """Answers after which the row is tried again here: no more than a connection to the store may be missing there."""
@@ -49,18 +52,19 @@ class Owner(Protocol):
     def answered(self, answers: Sequence[tuple[Given, Outcome]], began_s: float) -> None:
         """Takes what became of rows that were handed over, none of them before ``began_s`` (``time.monotonic``)."""
 
+    def failed(self, given: Given, error: StoreError) -> None:
+        """Takes an error that is the end of a row."""
+
     def back(self, given: Given, *, is_unknown: bool) -> None:
         """Takes a row back, to commit it here; ``is_unknown``: it may be stored, now or later."""
 
 
 class Given:
-    """A row that was handed over, and the caller who waits for its outcome."""
+    """A row that was handed over, and who asked for it. Its owner is told once what became of it."""
 
     __slots__ = ("deadline", "given_s", "outcome", "owner", "row")
 
-    def __init__(
-        self, owner: Owner, row: Row, deadline: float, outcome: asyncio.Future[Outcome], given_s: float
-    ) -> None:
+    def __init__(self, owner: Owner, row: Row, deadline: float, outcome: Asker, given_s: float) -> None:
         self.owner = owner
         self.row = row
         self.deadline = deadline
@@ -80,6 +84,7 @@ class Link(asyncio.Protocol):
         self._wire: Wire | None = None
         self._frames = FrameReader()
         self._given: dict[int, Given] = {}  # in the order in which they were
+        self._due_s = _NEVER_S  # no row's deadline is earlier
         self._next = 0
         self._unsent: list[bytes] = []
         self._unsent_bytes = 0
@@ -100,14 +105,14 @@ class Link(asyncio.Protocol):
         """Whether the connection is there."""
         return self._wire is not None
 
-    def hand(self, owner: Owner, shard: int, row: Row, deadline: float) -> asyncio.Future[Outcome] | None:
-        """Hands a row over; None when it is not, and is the caller's to commit. The answer is as of ``Lanes.write``."""
+    def hand(self, owner: Owner, shard: int, row: Row, deadline: float, outcome: Asker) -> bool:
+        """Hands a row over; False when it is not, and is the caller's to commit. The owner is told of what is."""
         if self._wire is None or self._is_full or self._is_silent or self._is_leaving or len(self._given) >= ROWS_MAX:
-            return None
+            return False
         number = self._next
         record = pack_row(Handed(number, shard, row, deadline))
         if record is None:
-            return None
+            return False
         if self._unsent_bytes + len(record) > FRAME_BYTES_MAX:
             self._send()
         self._next = number + 1
@@ -115,12 +120,12 @@ class Link(asyncio.Protocol):
         self._unsent_bytes += len(record)
         if self._send_soon is None:
             self._send_soon = self._loop.call_soon(self._send)
-        outcome: asyncio.Future[Outcome] = self._loop.create_future()
         now_s = time.monotonic()
         self._given[number] = Given(owner, row, deadline, outcome, now_s)
+        self._due_s = min(self._due_s, deadline)
         if self._tick_later is None:
             self._tick_in(now_s)
-        return outcome
+        return True
 
     def end(self) -> None:
         """Closes the connection; what is still under way goes back. Idempotent."""
@@ -167,15 +172,15 @@ class Link(asyncio.Protocol):
         refused = 0
         for number, answer in unpack_answers(body):
             given = self._given.pop(number, None)
-            if given is None:  # taken back since, or its caller has left
+            if given is None:  # taken back since, or too late
                 continue
             if isinstance(answer, Outcome):
                 by_owner.setdefault(given.owner, []).append((given, answer))
             elif isinstance(answer, _NOTHING_DONE):
                 refused += 1
                 given.owner.back(given, is_unknown=False)
-            elif not given.outcome.done():
-                given.outcome.set_exception(answer)
+            else:
+                given.owner.failed(given, answer)
         if refused:
             self._observer.rows_taken_back("refused", refused)
         for owner, answers in by_owner.items():
@@ -205,11 +210,11 @@ class Link(asyncio.Protocol):
         """Answers rows past their deadline, and asks whether the other worker is alive."""
         self._tick_later = None
         now_s = time.monotonic()
-        for number, given in list(self._given.items()):
-            if given.deadline <= now_s:
-                del self._given[number]
-                if not given.outcome.done():
-                    given.outcome.set_exception(OutcomeUnknown("the committer of the lane did not answer in time"))
+        if now_s >= self._due_s:
+            for number in [number for number, given in self._given.items() if given.deadline <= now_s]:
+                given = self._given.pop(number)
+                given.owner.failed(given, OutcomeUnknown("the committer of the lane did not answer in time"))
+            self._due_s = min((given.deadline for given in self._given.values()), default=_NEVER_S)
         if not self._given or self._wire is None:
             return
         if self._asked_s is None:

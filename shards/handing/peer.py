@@ -7,9 +7,10 @@ import logging
 import time
 from typing import Final
 
-from shards.contract import Observer, Outcome, Row
+from shards.contract import Observer, Row
 from shards.handing.link import Link, Owner
 from shards.handing.network import Network
+from shards.judging import Asker
 
 RETRY_S: Final = 0.25
 """Between two tries to connect."""
@@ -34,12 +35,12 @@ class Peer:
     def __repr__(self) -> str:
         return f"Peer({self._number}, {self._link or 'absent'})"
 
-    def hand(self, owner: Owner, shard: int, row: Row, deadline: float) -> asyncio.Future[Outcome] | None:
-        """See ``Link.hand``; None also while there is no connection, which is made meanwhile."""
+    def hand(self, owner: Owner, shard: int, row: Row, deadline: float, outcome: Asker) -> bool:
+        """See ``Link.hand``; False also while there is no connection, which is made meanwhile."""
         if self._link is None:
             self._connect_soon()
-            return None
-        return self._link.hand(owner, shard, row, deadline)
+            return False
+        return self._link.hand(owner, shard, row, deadline, outcome)
 
     def close(self) -> None:
         """Lets go of the connection; what is still under way goes back. Idempotent."""

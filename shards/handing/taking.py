@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Final, cast
 
 from shards.contract import Observer, Outcome, StoreError
@@ -116,17 +115,11 @@ class Taking(asyncio.Protocol):
             self._answer(number, NotTaken("the slot is not served from there, as far as this worker knows"))
             return
         try:
-            outcome = lanes.write(row, deadline)
+            lanes.put(row, deadline, _Taken(number, self._answer))
         except StoreError as error:
             self._answer(number, error)
-        else:
-            outcome.add_done_callback(partial(self._decided, number))
 
-    def _decided(self, number: int, outcome: asyncio.Future[Outcome]) -> None:
-        error = outcome.exception()
-        self._answer(number, outcome.result() if error is None else error)
-
-    def _answer(self, number: int, answer: Outcome | BaseException) -> None:
+    def _answer(self, number: int, answer: Outcome | StoreError) -> None:
         if self._wire is None:
             return
         record = pack_answer(number, answer)
@@ -147,3 +140,28 @@ class Taking(asyncio.Protocol):
             self._wire.write(frame(Kind.ANSWERS, body))
         self._unsent.clear()
         self._unsent_bytes = 0
+
+
+class _Taken:
+    """A row that was taken: obeys ``shards.judging.Asker``. Who handed it over cannot leave."""
+
+    __slots__ = ("_answer", "_is_done", "_number")
+
+    def __init__(self, number: int, answer: Callable[[int, Outcome | StoreError], None]) -> None:
+        self._number = number
+        self._answer = answer
+        self._is_done = False
+
+    def done(self) -> bool:
+        """Whether it is answered."""
+        return self._is_done
+
+    def set_result(self, outcome: Outcome, /) -> None:
+        """Answers it."""
+        self._is_done = True
+        self._answer(self._number, outcome)
+
+    def set_exception(self, error: StoreError, /) -> None:
+        """Answers it."""
+        self._is_done = True
+        self._answer(self._number, error)

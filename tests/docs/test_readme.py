@@ -8,6 +8,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+from tests.support.addresses import loopback
 from tests.support.crest import Crest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,13 +33,13 @@ def test_the_console_block_does_what_it_shows(tmp_path: Path) -> None:
     commands = _console_block()
     assert len(commands) >= 4
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
-    with Crest("127.0.0.19", 20_600, tmp_path / "data") as crest:
+    with Crest(loopback(19), 20_600, tmp_path / "data") as crest:
         crest.wait_serving()
         environ = {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
-            "CREST_ENDPOINT": "127.0.0.19:20600",
+            "CREST_ENDPOINT": f"{loopback(19)}:20600",
             "COLUMNS": "100",
         }
         for command, shown in commands:
@@ -59,12 +60,12 @@ def test_the_console_block_does_what_it_shows(tmp_path: Path) -> None:
 
 def test_the_python_block_runs(tmp_path: Path) -> None:
     """The README's Python example runs as it stands and moves the order it makes."""
-    code = README.partition("```python\n")[2].partition("```")[0].replace("127.0.0.1:50051", "127.0.0.19:20620")
+    code = README.partition("```python\n")[2].partition("```")[0].replace("127.0.0.1:50051", f"{loopback(19)}:20620")
     imports, _, body = code.partition("\n\n")
     program = (
         f"{imports}\nimport asyncio\n\nasync def main():\n{textwrap.indent(body, '    ')}\n        print(paid.order)\n"
     )
-    with Crest("127.0.0.19", 20_620, tmp_path / "data") as crest:
+    with Crest(loopback(19), 20_620, tmp_path / "data") as crest:
         crest.wait_serving()
         done = subprocess.run(
             [sys.executable, "-c", f"{program}\nasyncio.run(main())"],

@@ -13,9 +13,10 @@ from bench.driver import Driver, DriverError
 from bench.installed import InstallError
 from bench.peers import building
 from protos.orders.v1 import orders_pb2_grpc
+from tests.support.addresses import loopback
 from tests.support.cassandra_node import shared_cluster
 
-HOST = "127.0.0.26"
+HOST = loopback(26)
 
 
 @pytest.mark.timeout(600)

@@ -12,9 +12,10 @@ from bench import load, subjects
 from bench.installed import InstallError
 from bench.peers import building
 from protos.orders.v1 import orders_pb2
+from tests.support.addresses import loopback
 from tests.support.server_process import alive
 
-HOST = "127.0.0.26"
+HOST = loopback(26)
 
 
 @pytest.mark.parametrize(("transport", "port"), [("native", 20_600), ("grpcio", 20_620)])

@@ -13,6 +13,7 @@ from google.rpc import error_details_pb2, status_pb2
 from protos.orders.v1 import orders_pb2 as pb
 from protos.topology.v1 import topology_pb2, topology_pb2_grpc
 from shards.keys import mint_uuid7, slot_and_tag
+from tests.support.addresses import loopback
 from tests.support.cassandra_node import kill_all_nodes, revive
 from tests.support.crest import Crest, create_request, orders
 from tests.support.storage import storage
@@ -25,7 +26,7 @@ DEAD = 2
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Crest]:
     """Two workers over three shards and a Redis Cluster."""
-    with Crest("127.0.0.43", 20_400, tmp_path / "unused", *storage("cassandra").flags) as server:
+    with Crest(loopback(43), 20_400, tmp_path / "unused", *storage("cassandra").flags) as server:
         server.wait_serving()
         yield server
 
@@ -123,7 +124,7 @@ async def test_workers_that_start_without_their_store_wait_for_it(tmp_path: Path
     # less than a worker waits for, so that it would be ended if waiting counted as a failure to start: each wait takes
     # some three seconds, and the nodes need more; and enough for a slow machine to load a worker's code
     flags = ("--boot-timeout-s", "15", "--boot-failures-max", "1", *cassandra.flags)
-    with Crest("127.0.0.43", 20_500, tmp_path / "unused", *flags) as server:
+    with Crest(loopback(43), 20_500, tmp_path / "unused", *flags) as server:
         try:
             await asyncio.to_thread(server.wait_logged, "waiting for the store", 8)
         finally:

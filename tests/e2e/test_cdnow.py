@@ -16,12 +16,13 @@ import pytest
 from clients import Order, OrderClient, RetryPolicy
 from deploy.cluster import Cluster
 from tests.support import cdnow
+from tests.support.addresses import loopback
 from tests.support.cassandra_node import kill_all_nodes, revive
 from tests.support.crest import Crest
 from tests.support.deadlines import eventually
 from tests.support.storage import STORAGES, storage
 
-HOST = "127.0.0.25"
+HOST = loopback(25)
 PORT = 20500
 WORKERS = 4
 ORDERS = 6_919

@@ -29,12 +29,13 @@ from clients import (
     VersionMismatch,
 )
 from protos.orders.v1 import orders_pb2, orders_pb2_grpc
+from tests.support.addresses import loopback
 from tests.support.crest import Crest, create_request, orders
 from tests.support.proxy import Proxy
 from tests.support.storage import SETUPS, storage
 from tests.support.waiting import until
 
-HOST = "127.0.0.25"
+HOST = loopback(25)
 PORT = 20600
 SEED = f"{HOST}:{PORT}"
 WORKERS = 2

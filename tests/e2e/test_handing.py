@@ -14,11 +14,12 @@ import grpc
 import pytest
 
 from protos.orders.v1 import orders_pb2 as pb
+from tests.support.addresses import loopback
 from tests.support.crest import Crest, create_request, orders
 from tests.support.storage import storage
 from tests.support.waiting import until
 
-HOST = "127.0.0.41"
+HOST = loopback(41)
 CALLERS = 16
 CALL_S = 20.0
 """Less than a frozen worker is left alone here (``stall_timeout_s``): whoever waits for it fails."""

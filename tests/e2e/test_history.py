@@ -5,12 +5,13 @@ from typing import Final
 
 import pytest
 
+from tests.support.addresses import loopback
 from tests.support.crest import Crest
 from tests.support.history import Rules
 from tests.torture.history.nemesis import KillWorker, PauseWorker
 from tests.torture.history.run import Plan, torture
 
-HOST: Final = "127.0.0.29"
+HOST: Final = loopback(29)
 PORT: Final = 20_100
 WORKERS: Final = 4
 SEED: Final = 29

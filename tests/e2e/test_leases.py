@@ -19,10 +19,11 @@ from shards.rebalance.mover import Mover
 from shards.rebalance.record import Kind, State, start
 from shards.stores.embedded import control_path
 from shards.topology_store import TopologyStore
+from tests.support.addresses import loopback
 from tests.support.crest import Crest, create_request, orders
 from tests.support.waiting import until
 
-HOST = "127.0.0.47"
+HOST = loopback(47)
 PORT = 28700
 CUSTOMERS = 12
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from server.config import Config
 from server.processes import ExitCode, Launch
 from server.supervisor.slot import BACK_OFF_MIN_S
+from tests.support.addresses import loopback
 from tests.support.server_process import ServerProcess
 
-CONFIG = Config(host="127.0.0.30", port=20600, metrics_port=20690, workers=2, log_format="json", boot_failures_max=5)
+CONFIG = Config(host=loopback(30), port=20600, metrics_port=20690, workers=2, log_format="json", boot_failures_max=5)
 
 
 def test_a_child_that_keeps_dying_is_started_less_and_less_often(tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from server.processes import ExitCode
+from tests.support.addresses import loopback
 from tests.support.crest import Crest, create_request, orders
 from tests.support.server_process import ROOT
 
-HOST = "127.0.0.23"
+HOST = loopback(23)
 PORT = 20400
 
 

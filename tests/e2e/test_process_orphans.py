@@ -4,11 +4,12 @@ from pathlib import Path
 
 from server.config import Config
 from server.processes import Launch
+from tests.support.addresses import loopback
 from tests.support.deadlines import eventually
 from tests.support.server_process import ServerProcess, alive
 
 CONFIG = Config(
-    host="127.0.0.30",
+    host=loopback(30),
     port=20700,
     metrics_port=20790,
     workers=2,

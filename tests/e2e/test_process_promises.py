@@ -10,11 +10,12 @@ import psutil
 import pytest
 
 from server.processes import ExitCode
+from tests.support.addresses import loopback
 from tests.support.crest import Crest, create_request, orders
 from tests.support.deadlines import eventually
 from tests.support.server_process import alive
 
-HOST = "127.0.0.30"
+HOST = loopback(30)
 PORT = 20500
 
 Start = Callable[..., Crest]

@@ -19,13 +19,14 @@ from protos.orders.v1 import orders_pb2 as pb
 from server.config import settings
 from server.metrics.catalog import CALLS_REFUSED, CATALOG, ROWS_TAKEN_BACK, STORE_ERRORS, TLS_CHANGES
 from server.processes import ExitCode
+from tests.support.addresses import loopback
 from tests.support.crest import Crest, create_request, orders
 from tests.support.deadlines import eventually
 from tests.support.server_process import alive
 from tests.support.storage import SETUPS, STORAGES, storage
 from tests.support.waiting import until
 
-HOST = "127.0.0.23"
+HOST = loopback(23)
 PORT = 20300
 
 Start = Callable[..., Crest]

@@ -13,10 +13,11 @@ import pytest
 
 from server.config import Config
 from server.processes import ExitCode, Launch
+from tests.support.addresses import loopback
 from tests.support.deadlines import eventually
 from tests.support.server_process import ServerProcess, alive
 
-HOST = "127.0.0.23"
+HOST = loopback(23)
 CONFIG = Config(
     host=HOST,
     port=20100,

@@ -5,12 +5,13 @@ from typing import Final
 
 import pytest
 
+from tests.support.addresses import loopback
 from tests.support.crest import Crest
 from tests.support.rebalances import Where
 from tests.torture.rebalance.cases import Case, Place, mover_dies, worker_freezes
 from tests.torture.rebalance.trial import run
 
-HOST: Final = "127.0.0.48"
+HOST: Final = loopback(48)
 PORT: Final = 20_300
 WORKERS: Final = 2
 SEED: Final = 48

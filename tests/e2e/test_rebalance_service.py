@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.addresses import loopback
 from tests.support.crest import Crest
 from tests.torture.rebalance.watching import CACHE_TTL_S, watched
 
 ROOT = Path(__file__).resolve().parents[2]
-HOST = "127.0.0.49"
+HOST = loopback(49)
 PORT = 24_600
 WORKERS = 2
 CALLERS = 4

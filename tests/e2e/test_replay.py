@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.addresses import loopback
 from tests.support.storage import storage
 from tests.torture.nodes import NodeDeaths
 from tests.torture.run import torture
 from tests.torture.service import Setup
 
-HOST = "127.0.0.26"
+HOST = loopback(26)
 
 TIMEOUT_S = 600
 """Twenty times what a test takes on an idle machine."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from server.rpc import call as calls
 from server.rpc.call_log import LINES_A_SECOND_MAX
 from shards.contract import Corrupt, Full, OutcomeUnknown, Overloaded, StoreError, Unavailable
 from shards.keys import parse_uuid7, slot_and_tag
-from shards.routing import Router
+from shards.routing import Found, Router, Write
 from tests.support.rpc_worker import KINDS, RpcWorker, a_create, new_id, prepared, rpc_worker
 
 CREATE = "orders.v1.OrderService/CreateOrder"
@@ -60,6 +60,13 @@ class FailingRouter:
         if self.failure is not None:
             raise self.failure
         return await self._router.write(order_id, customer, marks, body, deadline)
+
+    async def write_many(self, writes: Sequence[Write], deadline: float) -> Sequence[Found]:
+        """Notes the time left, and fails or writes."""
+        self.deadlines.append(deadline - time.monotonic())
+        if isinstance(self.failure, Exception):
+            return [self.failure] * len(writes)
+        return await self._router.write_many(writes, deadline)
 
 
 class Worker(RpcWorker):

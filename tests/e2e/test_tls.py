@@ -15,11 +15,12 @@ import pytest
 import trustme
 
 from clients import OrderClient, OrderLine, RetryPolicy, Tls, Unavailable
+from tests.support.addresses import loopback
 from tests.support.crest import Crest
 from tests.support.server_process import ROOT
 from tests.support.waiting import until
 
-HOST = "127.0.0.46"
+HOST = loopback(46)
 PORT = 20500
 SEED = f"{HOST}:{PORT}"
 LINES = [OrderLine("sku-1", 2, 1999)]

@@ -13,7 +13,7 @@ from deploy.cluster import Cluster
 from shards.contract import Consistency, Outcome, Row, Store, StoreError, Unavailable, Verdict
 from shards.lanes import Lanes
 from shards.settings import CassandraSettings
-from shards.stores.cassandra import CassandraStore, ShardMismatch
+from shards.stores.cassandra import CassandraFacts, CassandraStore, ShardMismatch
 from tests.support.cassandra_node import DRIVERS, make_empty, revive, settings_for, shared_cluster
 from tests.support.observers import Notes
 from tests.support.proxy import Proxy
@@ -216,11 +216,14 @@ async def test_acknowledged_rows_outlive_a_kill_under_load(cluster: Cluster, sto
 async def test_weak_settings_are_logged_at_the_start(
     settings: CassandraSettings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Connecting to a keyspace with one copy of everything is warned about, with the consequence."""
+    """Connecting to a keyspace with one copy of everything warns, with the consequence; a mere look at it does not."""
     store = await CassandraStore.open(settings, name="shard 7", is_indexing=False)
     await store.close()
     (warning,) = [record.getMessage() for record in caplog.records if record.name == "crest.cassandra"]
     assert warning.startswith("shard 7: keyspace crest_faults keeps 1 copy")
+    caplog.clear()
+    await (await CassandraFacts.open(settings, "shard 7", warns=False)).close()
+    assert not [record for record in caplog.records if record.name == "crest.cassandra"]
 
 
 async def test_other_settings_than_the_shards_are_refused(settings: CassandraSettings) -> None:

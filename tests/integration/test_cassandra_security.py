@@ -20,13 +20,14 @@ from shards.settings import CassandraSettings, Credentials, Tls
 from shards.stores.cassandra import CassandraStore
 from shards.stores.cassandra.connection import opener
 from shards.stores.cassandra.session import Session
+from tests.support.addresses import loopback
 from tests.support.cassandra_node import DRIVERS, make_empty, session_to, small_spec
 from tests.support.proxy import Proxy
 from tests.support.rows import new_row
 from tests.support.waiting import until
 
-ADDRESS: Final = "127.0.0.41"
-OTHER_ADDRESS: Final = "127.0.0.42"
+ADDRESS: Final = loopback(41)
+OTHER_ADDRESS: Final = loopback(42)
 CQL_PORT: Final = 20_946
 BOOT_S: Final = 200.0
 FIRST_USER: Final = Credentials("cassandra", "cassandra")

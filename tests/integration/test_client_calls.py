@@ -28,10 +28,11 @@ from clients import (
     Unavailable,
 )
 from protos.orders.v1 import orders_pb2
+from tests.support.addresses import loopback
 from tests.support.scripted_server import Fail, Hang, Items, LoseReply, ScriptedServer, refused_id, unavailable
 from tests.support.waiting import until
 
-HOST = "127.0.0.25"
+HOST = loopback(25)
 LINES = [OrderLine("sku-1", 2, 1999)]
 QUICK = RetryPolicy(attempts_max=5, backoff_s=0.001, attempt_timeout_s=20)
 LATER = dt.datetime(2031, 5, 6, 7, 8, 9, tzinfo=dt.UTC)

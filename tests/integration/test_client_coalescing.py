@@ -21,10 +21,11 @@ from clients import (
     Unavailable,
 )
 from protos.orders.v1 import orders_pb2
+from tests.support.addresses import loopback
 from tests.support.scripted_server import Fail, Hang, Items, LoseReply, ScriptedServer, refused_id, unavailable
 from tests.support.waiting import until
 
-HOST = "127.0.0.46"
+HOST = loopback(46)
 LINES = [OrderLine("sku-1", 2, 1999)]
 QUICK = RetryPolicy(attempts_max=5, backoff_s=0.001, attempt_timeout_s=20)
 

@@ -8,9 +8,10 @@ import pytest
 
 from clients import Created, NewOrder, OrderClient, OrderLine, RetryPolicy
 from clients.errors import DeadlineExceeded, RequestIdAhead
+from tests.support.addresses import loopback
 from tests.support.scripted_server import Hang, Items, LoseReply, ScriptedServer, refused_id
 
-HOST = "127.0.0.30"
+HOST = loopback(30)
 LINES = [OrderLine("sku-1", 2, 1999)]
 QUICK = RetryPolicy(attempts_max=5, backoff_s=0.001, attempt_timeout_s=20)
 HASTY = RetryPolicy(attempts_max=5, backoff_s=0.001, attempt_timeout_s=0.3)

@@ -9,10 +9,11 @@ import pytest
 
 from clients import BlockingOrderClient, OrderClient, OrderLine, RetryPolicy, Unavailable
 from protos.orders.v1 import orders_pb2
+from tests.support.addresses import loopback
 from tests.support.scripted_server import Hang, ScriptedServer
 from tests.support.waiting import until
 
-HOST = "127.0.0.25"
+HOST = loopback(25)
 LINES = [OrderLine("sku-1", 1, 100)]
 QUICK = RetryPolicy(backoff_s=0.001)
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from clients import OrderClient
 from clients.load import Journal, Loader, Pace, Table, Totals
 from protos.orders.v1 import orders_pb2
+from tests.support.addresses import loopback
 from tests.support.scripted_server import ScriptedServer
 
-HOST = "127.0.0.30"
+HOST = loopback(30)
 HEADER = "customer_id,currency_code,sku,quantity,unit_price"
 
 

@@ -8,10 +8,11 @@ import grpc
 import pytest
 
 from protos.orders.v1 import orders_pb2, orders_pb2_grpc
+from tests.support.addresses import loopback
 from tests.support.scripted_server import ScriptedServer, unavailable
 from tests.support.waiting import until
 
-HOST = "127.0.0.30"
+HOST = loopback(30)
 SERVICE_CONFIG = Path(__file__).resolve().parents[2] / "clients" / "service_config.json"
 
 

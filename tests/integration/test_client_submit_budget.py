@@ -5,9 +5,10 @@ import grpc
 from clients import NewOrder, OrderClient, OrderLine, RetryBudget, RetryPolicy
 from clients.errors import Overloaded
 from protos.orders.v1 import orders_pb2
+from tests.support.addresses import loopback
 from tests.support.scripted_server import Fail, ScriptedServer
 
-HOST = "127.0.0.30"
+HOST = loopback(30)
 FULL = Fail(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", retry_delay_s=0.001)
 PATIENT = RetryPolicy(attempts_max=10, backoff_s=0.001)
 

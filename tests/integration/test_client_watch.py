@@ -1,10 +1,11 @@
 import asyncio
 
 from clients import OrderClient, OrderLine, RetryPolicy
+from tests.support.addresses import loopback
 from tests.support.scripted_server import ScriptedServer
 from tests.support.waiting import until
 
-HOST = "127.0.0.30"
+HOST = loopback(30)
 QUICK = RetryPolicy(backoff_s=0.001, backoff_max_s=0.001)
 
 

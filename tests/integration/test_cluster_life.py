@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,12 +14,13 @@ import pytest
 from deploy.cluster import Cluster, ClusterError, ClusterSpec, CommitLogSync, MissingError, describe
 from deploy.cluster.__main__ import Exit
 from deploy.cluster.cql import Consistency, CqlError
+from tests.support.addresses import loopback
 from tests.support.deadlines import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = ClusterSpec(
     shards=1,
-    first_address="127.0.0.27",
+    first_address=loopback(27),
     cql_port=29_042,
     storage_port=27_000,
     jmx_first_port=None,
@@ -58,7 +60,7 @@ def test_everything_serves(cluster: Cluster) -> None:
     assert told.returncode == Exit.OK, told.stdout + told.stderr
     status = json.loads(told.stdout)
     assert status["ready"]
-    assert status["shards"] == [{"id": 0, "contact_points": ["127.0.0.27"], "port": 29_042}]
+    assert status["shards"] == [{"id": 0, "contact_points": [loopback(27)], "port": 29_042}]
     roles = [node["role"] for node in status["nodes"]]
     assert sorted(roles) == ["redis master"] * 3 + ["redis replica"] * 3 + ["shard 0"]
 
@@ -101,7 +103,7 @@ def test_a_paused_node_answers_nothing_and_goes_on(cluster: Cluster) -> None:
 def test_a_port_in_use_is_named(cluster: Cluster, tmp_path: Path) -> None:
     """A second cluster on the same ports is refused with the port's name, and the first is not touched."""
     second = Cluster(SPEC, tmp_path / "second", dies_with_parent=True)
-    with pytest.raises(ClusterError, match=r"127\.0\.0\.27:26401 is taken"):
+    with pytest.raises(ClusterError, match=re.escape(f"{loopback(27)}:26401 is taken")):
         second.up(timeout_s=BOOT_S)
     assert second.down() == ()
     assert all(node.alive for node in cluster.nodes)

@@ -4,12 +4,13 @@ import math
 
 import pytest
 
+from tests.support.addresses import loopback
 from tests.torture.ledger import Ledger
 from tests.torture.replay import Replay
 from tests.torture.standin import Fault, standins
 from tests.torture.trials import Trials
 
-HOST = "127.0.0.26"
+HOST = loopback(26)
 SEED = 26
 
 

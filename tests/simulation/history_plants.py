@@ -20,6 +20,7 @@ from server.domain.states import TRANSITIONS, Verb
 from shards import judging, lanes
 from shards.caches.local import LocalCache
 from shards.contract import APPLIED, Consistency, Outcome, Row, Unavailable, Verdict
+from shards.judging import Asker
 from shards.keys import Key
 from shards.lanes import Lanes, _Lane, _Waiter
 from shards.wrappers.cached import CachedStore
@@ -41,15 +42,15 @@ def plant(function: Plant) -> Plant:
 @plant
 def acknowledged_before_the_commit(patch: pytest.MonkeyPatch) -> None:
     """A write is answered when it is queued."""
-    write = Lanes.write
+    put = Lanes.put
 
-    def hasty(self: Lanes, row: Row, deadline: float) -> asyncio.Future[Outcome]:
-        write(self, row, deadline).add_done_callback(lambda done: done.cancelled() or done.exception())
-        told: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        told.set_result(APPLIED)
-        return told
+    def hasty(self: Lanes, row: Row, deadline: float, outcome: Asker, *, is_unknown: bool = False) -> None:
+        nobody: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        nobody.add_done_callback(lambda done: done.cancelled() or done.exception())
+        put(self, row, deadline, nobody, is_unknown=is_unknown)
+        outcome.set_result(APPLIED)
 
-    patch.setattr(Lanes, "write", hasty)
+    patch.setattr(Lanes, "put", hasty)
 
 
 @plant

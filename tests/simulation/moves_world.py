@@ -27,6 +27,7 @@ from tests.simulation import virtual_time
 from tests.simulation.faulty_store import Faults, FaultyStore
 from tests.simulation.ledger import Ledger
 from tests.simulation.wires import Wires
+from tests.simulation.writing import write
 from tests.support.memory_facts import FactsLost, MemoryFacts
 from tests.support.observers import Notes
 
@@ -271,7 +272,7 @@ class World:
 
     async def _write(self, router: Router, row: Row) -> bool:
         try:
-            outcome = await router.write(row.key.order_id, row.customer, row.marks, row.body, self._deadline())
+            outcome = await write(router, row, self._deadline())
         except StoreError as error:
             self.told[type(error).__name__] += 1
             return False

@@ -21,6 +21,7 @@ from tests.simulation import virtual_time
 from tests.simulation.faulty_store import POISON, Faults, FaultyStore, Guard
 from tests.simulation.ledger import Ledger
 from tests.simulation.wires import Wires
+from tests.simulation.writing import write
 from tests.support.observers import Notes
 
 _NEW_MS: Final = 4_102_444_800_000  # the year 2100: no bucket of it is due
@@ -212,9 +213,7 @@ class World:
             self._orders[row.customer].append(row.key.order_id)
         self._writes += 1
         deadline = time.monotonic() + self._patience()
-        writing = asyncio.ensure_future(
-            self._router().write(row.key.order_id, row.customer, row.marks, row.body, deadline)
-        )
+        writing = asyncio.ensure_future(write(self._router(), row, deadline))
         writing.add_done_callback(lambda _: self.ledger.in_time(deadline))
         if chance.random() < 0.1:
             await self._pause(0.1)

@@ -16,6 +16,7 @@ from shards.contract import Unavailable
 from shards.settings import CassandraSettings
 from shards.stores.cassandra import schema
 from shards.stores.cassandra.driver_session import DriverSession
+from tests.support.addresses import loopback
 from tests.support.waiting import until
 
 DRIVERS: Final = ("acsylla", "cassandra-driver")
@@ -26,7 +27,7 @@ _ADDRESS: Final = "CREST_TEST_CASSANDRA"
 _FOLDER: Final = "CREST_TEST_CLUSTER"
 """Environment: folder of a cluster to use, and to leave running, for the same reason."""
 
-_FIRST_ADDRESS: Final = "127.0.0.44"
+_FIRST_ADDRESS: Final = loopback(44)
 _CQL_PORT: Final = 20_941
 _REDIS_PORT: Final = 20_950
 

@@ -11,6 +11,7 @@ import pytest
 from deploy.cluster import ClusterSpec, MissingError, RedisNode
 from deploy.cluster.redis import form
 from shards.caches.redis_cluster import Access
+from tests.support.addresses import loopback
 from tests.support.deadlines import eventually
 
 BOOT_S: Final = 60.0
@@ -70,8 +71,8 @@ class RedisCluster:
 
 @contextmanager
 def redis_cluster(folder: Path, first_port: int) -> Iterator[RedisCluster]:
-    """Boots a cluster on 127.0.0.28 and ends it; skips the test where there is no Redis."""
-    spec = ClusterSpec(first_address="127.0.0.28", redis_first_port=first_port, redis_node_timeout_ms=FAILOVER_MS)
+    """Boots a cluster and ends it; skips the test where there is no Redis."""
+    spec = ClusterSpec(first_address=loopback(28), redis_first_port=first_port, redis_node_timeout_ms=FAILOVER_MS)
     nodes = [RedisNode(spec, port, folder / str(port), dies_with_parent=True) for port in spec.redis_ports]
     try:
         try:

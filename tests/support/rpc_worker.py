@@ -28,8 +28,9 @@ from shards.assembly import open_fleet
 from shards.contract import Unobserved
 from shards.keys import format_uuid, mint_uuid7
 from shards.routing import Router
+from tests.support.addresses import loopback
 
-HOST: Final = "127.0.0.24"
+HOST: Final = loopback(24)
 
 KINDS: Final = (Kind.GRPCIO, Kind.NATIVE)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from google.protobuf import json_format
+from google.protobuf import json_format, message_factory
 from typer.testing import CliRunner
 
 from bench import http, operator
@@ -16,8 +16,13 @@ from bench.http import HttpError
 from bench.installed import ROOT
 from bench.operator import Load, Method, Shape
 from protos.orders.v1 import orders_pb2
+from protos.topology.v1 import topology_pb2
 
-SERVICE = orders_pb2.DESCRIPTOR.services_by_name["OrderService"]
+SERVICES = {
+    service.full_name: service
+    for file in (orders_pb2, topology_pb2)
+    for service in file.DESCRIPTOR.services_by_name.values()
+}
 
 
 def config(name: str) -> dict[str, Any]:
@@ -31,13 +36,19 @@ def test_each_method_has_a_configuration_that_its_request_accepts(method: Method
     """A shipped configuration names a method of the service, and its data are fields of that method's request."""
     found = config(method)
     service, _, name = str(found["call"]).partition("/")
-    assert service == SERVICE.full_name
-    request = getattr(orders_pb2, SERVICE.methods_by_name[name].input_type.name)()
+    called = SERVICES[service].methods_by_name[name]
     assert (ROOT / str(found["proto"])).exists()
     if "data-file" in found:
         assert ROOT / str(found["data-file"]) == operator.ORDERS / f"{method}.json"
-    else:
-        json_format.ParseDict(found["data"], request)
+        return
+    for message in found["data"] if isinstance(found["data"], list) else [found["data"]]:
+        json_format.ParseDict(message, message_factory.GetMessageClass(called.input_type)())
+
+
+def test_each_rpc_of_the_orders_has_a_configuration() -> None:
+    """An operator can load every method of the order service."""
+    called = {str(config(method)["call"]).partition("/")[2] for method in Method}
+    assert called >= set(orders_pb2.DESCRIPTOR.services_by_name["OrderService"].methods_by_name)
 
 
 def test_configurations_of_create_differ_in_the_proto_only() -> None:

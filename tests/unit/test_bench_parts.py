@@ -151,10 +151,11 @@ def test_page_tells_each_side_once_and_no_rate_where_there_is_none() -> None:
     ours = side("crest", 1_234.0)
     rows = [Row("w", ours, side("a", 5.0), target=1.0), Row("w", ours, side("b", 6.0), target=1.0)]
     share = Row("a share", side("nobody", 777.0), ratio=Range(0.5, 0.5, 0.5), ratio_of="share", target=1.0, unit="")
-    late = Row("late", Side("shop", Range(9.0, 9.0, 9.0), errors={"LATE": 1, "NotFound": 2}))
+    late = Row("late", Side("shop", Range(9.0, 9.0, 9.0), errors={"LATE": 1, "NotFound": 2}), note="a core each")
     text = page.render([kept(*rows, share, late)], FACTS)
     detail = text[text.index('id="part"') :]
     assert detail.count(">crest<") == 1
+    assert "a core each" in detail  # what the table of targets does not tell
     assert "777" not in text
     assert "of share" not in text
     assert "1 LATE,<br>2 NotFound" in detail
@@ -181,6 +182,17 @@ def test_table_names_targets_findings_and_failures() -> None:
     assert "part failed: no Go" in text
     assert "MISSED" in text
     assert "a <finding>" in text
+
+
+def test_table_has_no_empty_columns() -> None:
+    """What was measured alone, as by the operator's benchmark, is told without columns for comparisons."""
+    alone = Row("alone", Side("here", Range(5.0, 5.0, 5.0), Range(1.0, 1.0, 1.0), Range(2.0, 2.0, 2.0)), unit="calls/s")
+    out = io.StringIO()
+    table.show([kept(alone)], FACTS, Console(file=out, width=200))
+    assert "p50 / p99 ms" in out.getvalue()
+    assert not any(word in out.getvalue() for word in ("target", "against", "CPU", "ratio"))
+    assert page.ALONE in page.render([kept(alone)], FACTS)
+    assert "neighbouring rounds" in page.render([kept(row(3.0, 2.0))], FACTS)
 
 
 def test_document_gets_a_line_a_row() -> None:

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import pytest
+
 from shards.assembly import StorageSettings, shard_over
 from shards.caches.local import LocalCache
-from shards.contract import APPLIED, Consistency, Outcome, Row, Verdict
+from shards.contract import APPLIED, Consistency, Corrupt, Outcome, OutcomeUnknown, Row, StoreError, Verdict
 from shards.handing.frames import Kind, frame, pack_answer
 from shards.handing.handing import Handing
 from shards.handing.link import SILENCE_S, Given, Link
@@ -226,6 +228,7 @@ class Ends:
 
     def __init__(self) -> None:
         self.began_s: list[float] = []
+        self.failures: list[tuple[bytes, type[StoreError]]] = []
 
     def write(self, data: bytes) -> None:
         """Nothing."""
@@ -241,6 +244,10 @@ class Ends:
         assert answers
         self.began_s.append(began_s)
 
+    def failed(self, given: Given, error: StoreError) -> None:
+        """Notes the order and the error."""
+        self.failures.append((given.row.key.order_id, type(error)))
+
     def back(self, given: Given, *, is_unknown: bool) -> None:
         """Nothing."""
 
@@ -253,11 +260,59 @@ def test_rows_are_remembered_from_when_the_first_was_handed_over() -> None:
         link = Link(1, Notes(), lambda _: None)
         link.connection_made(ends)  # type: ignore[arg-type]  # the part of a transport that is used
         first_s = time.monotonic()
-        assert link.hand(ends, 0, new_row("first"), soon(10)) is not None
+        answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        assert link.hand(ends, 0, new_row("first"), soon(10), answer)
         await asyncio.sleep(0.2)  # sleep: of virtual time
-        assert link.hand(ends, 0, new_row("second"), soon(10)) is not None
+        assert link.hand(ends, 0, new_row("second"), soon(10), answer)
         link.data_received(frame(Kind.ANSWERS, pack_answer(1, APPLIED) + pack_answer(0, APPLIED)))
         assert ends.began_s == [first_s]
         link.end()
 
     virtual_time.run(scenario())
+
+
+def test_each_row_handed_over_has_its_own_deadline() -> None:
+    """Rows that nobody answers fail one after the other, each soon after its own deadline, whatever came first."""
+
+    async def scenario() -> None:
+        ends = Ends()
+        link = Link(1, Notes(), lambda _: None)
+        link.connection_made(ends)  # type: ignore[arg-type]  # as above
+        answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        rows = [new_row("first"), new_row("second"), new_row("third")]
+        for row, seconds in zip(rows, (0.25, 0.1, 0.4), strict=True):
+            assert link.hand(ends, 0, row, soon(seconds), answer)
+        due = [row.key.order_id for row in (rows[1], rows[0], rows[2])]
+        for count, pause_s in enumerate((0.05, 0.125, 0.15, 0.15)):
+            await asyncio.sleep(pause_s)  # sleep: of virtual time
+            assert ends.failures == [(order_id, OutcomeUnknown) for order_id in due[:count]]
+        link.end()
+
+    virtual_time.run(scenario())
+
+
+async def test_a_row_that_fails_there_is_done_with(tmp_path: Path) -> None:
+    """When its committer has failed a row, the shard of who handed it over closes."""
+    held = HeldStore()
+    truth = MemoryStore()
+    workers = [Worker(number, store, UnixNetwork(tmp_path)) for number, store in enumerate((held, truth))]
+    committer, other = workers
+    await committer.handing.listen(committer.places)
+
+    async def handed() -> int:
+        writing = asyncio.ensure_future(other.write(new_row()))
+        await asyncio.sleep(0.01)  # sleep: it connects meanwhile
+        if not other.notes.handed:
+            await writing
+            return 0
+        (await held.next_call("commit")).fail(Corrupt("broken"), takes_effect=False)
+        (await held.next_call("read")).fail(Corrupt("broken"), takes_effect=False)
+        with pytest.raises(Corrupt):
+            await writing
+        return other.notes.handed
+
+    await until(handed, bool)
+    async with asyncio.timeout(30):
+        await other.lanes.close()
+    for worker in workers:
+        await worker.close()

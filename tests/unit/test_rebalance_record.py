@@ -72,6 +72,22 @@ def test_steps_are_those_that_are_told(commands: list[Command]) -> None:
         record = following
 
 
+def test_there_is_a_way_back_until_the_emptied_shard_is_let_go() -> None:
+    """What is over may be taken back and verified; once a drained shard is cleaned away only the latter."""
+    topology, record = added()
+    assert record.next_words == ("pause", "cancel")
+    done = record.after(Command.FINISH, "mover")
+    assert done.next_words == ("cleanup", "start", "reverse", "verify")
+    assert done.after(Command.CLEAN_UP, "ann").next_words == ("start", "reverse", "verify")
+    two = topology.with_shard_added()
+    targets = {slot: 0 for slot, shard in enumerate(two.slot_shards) if shard}
+    drained = start(two, targets, topology.shards, kind=Kind.DRAIN, who="ann").after(Command.FINISH, "mover")
+    assert "reverse" in drained.next_words
+    assert drained.after(Command.CLEAN_UP, "ann").next_words == ("start", "verify")
+    nothing = start(two, {}, two.shards, kind=Kind.REWEIGHT, who="ann").after(Command.FINISH, "mover")
+    assert nothing.next_words == ("cleanup", "start")
+
+
 def test_a_rebalance_under_way_refuses_another() -> None:
     """While one is open no other starts, and the refusal says what is legal instead."""
     topology, record = added()

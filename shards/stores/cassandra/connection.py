@@ -46,8 +46,9 @@ class Link(NamedTuple):
 class Connection:
     """Connects once, in the background, and hands out the link. For one event loop."""
 
-    def __init__(self, settings: CassandraSettings, name: str) -> None:
-        """``name`` is how the log calls it, as ``shard 3``."""
+    def __init__(self, settings: CassandraSettings, name: str, *, warns: bool = True) -> None:
+        """``name`` is how the log calls it, as ``shard 3``; ``warns``: it tells the log what it finds of the nodes."""
+        self._warns = warns
         self._settings = settings
         self._name = name
         self._link: Link | None = None
@@ -62,9 +63,9 @@ class Connection:
         return f"<Connection {self._name} keyspace={self._settings.keyspace} {state}>"
 
     @classmethod
-    async def opened(cls, settings: CassandraSettings, name: str, wait_s: float) -> Connection:
+    async def opened(cls, settings: CassandraSettings, name: str, wait_s: float, *, warns: bool = True) -> Connection:
         """Returns a connection after ``open``; one that could not be opened is closed."""
-        connection = cls(settings, name)
+        connection = cls(settings, name, warns=warns)
         try:
             await connection.open(wait_s)
         except BaseException:
@@ -118,7 +119,7 @@ class Connection:
             except StoreError as error:
                 self._why_not = f"{type(error).__name__}: {error}"
             else:
-                for warning in self._link.findings.warnings:
+                for warning in self._link.findings.warnings if self._warns else ():
                     _log.warning("%s: %s", self._name, warning)
                 return
             is_first = False

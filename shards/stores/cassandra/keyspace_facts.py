@@ -17,12 +17,15 @@ class CassandraFacts(Facts):
         self._connection = connection
 
     @classmethod
-    async def open(cls, settings: CassandraSettings, name: str, *, wait_s: float = 5.0) -> CassandraFacts:
+    async def open(
+        cls, settings: CassandraSettings, name: str, *, wait_s: float = 5.0, warns: bool = True
+    ) -> CassandraFacts:
         """Connects, for at most ``wait_s`` seconds; after that goes on in the background, and calls fail meanwhile.
 
-        ``name`` is how the log calls it. Raises ``ShardMismatch`` when the cluster is not as the settings say.
+        ``name`` is how the log calls it; ``warns``: the log is told what is amiss with the nodes. Raises
+        ``ShardMismatch`` when the cluster is not as the settings say.
         """
-        connection = await Connection.opened(settings, name, wait_s)
+        connection = await Connection.opened(settings, name, wait_s, warns=warns)
         return cls(connection)
 
     def __repr__(self) -> str:
