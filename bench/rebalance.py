@@ -21,7 +21,7 @@ class RebalancePart:
     name = "rebalance"
     title = "Moving slots between shards while orders flow"
     needs_bed = True
-    budget_s = 180.0
+    budget_s = 230.0
 
     def run(self, context: Context) -> Outcome:
         """Measures."""
@@ -37,7 +37,7 @@ class RebalancePart:
                 _goodput(live),
                 *_pauses(live),
             ],
-            charts=_charts(live),
+            charts=over_time(live),
             data={"embedded": embedded._asdict(), "cassandra": cassandra._asdict(), "live": live.to_data()},
             findings=live.findings(),
         )
@@ -87,7 +87,8 @@ def _pauses(live: Live) -> list[Row]:
     ]
 
 
-def _charts(live: Live) -> list[Chart]:
+def over_time(live: Live) -> list[Chart]:
+    """Returns rate, latency and moved slots over the same seconds, with the moves marked."""
     seconds = range(max(1, int(max((call.at_s for call in live.calls), default=0))))  # whole ones
     by_second = {second: [call for call in live.calls if int(call.at_s) == second] for second in seconds}
     x = [float(second) for second in seconds]

@@ -10,12 +10,14 @@ The law:
 2. **What a change returned is durable**, but for ``grant``, ``renew`` and ``tell``: what these wrote may be forgotten
    when the machine that keeps it loses power, together with every process on it. Killing processes loses nothing.
 3. **read** is linearizable with all changes. **glance**, **revision** and **list** show every change that was
-   acknowledged before they began, and perhaps later ones that are not acknowledged yet. A ``list`` that follows a
-   change of its scope shows every fact whose change came before that one.
+   acknowledged before they began, and perhaps later ones that are not acknowledged yet; what one of them has shown all
+   later ones show, whoever asks. A ``list`` that follows a change of its scope shows every fact whose change came
+   before that one.
 4. **grant and renew are atomic with their guard**: they happen only while the guard's fact is of the guard's revision.
    So whoever has replaced that fact knows that nothing is granted or renewed under its old revision any more.
 5. **tell has no condition**: one process alone ever tells a fact of a name, with rising revisions, and what it told
-   last stays, whatever lands late. Told facts are what ``list`` is for; they are as durable as granted ones.
+   last stays, whatever lands late. Told facts are what ``list`` is for; they are as durable as granted ones, and where
+   ``tells_for_good`` as those that a change returned.
 6. **Failures are honest**: ``Unavailable``, ``Overloaded`` and ``Invalid`` mean that nothing was or will be written;
    after any other failure it may have been, or may yet be, written, as far as its condition still holds then.
 """
@@ -53,6 +55,9 @@ class Facts(Protocol):
 
     Facts of one scope are kept together; facts of different scopes know nothing of each other.
     """
+
+    tells_for_good: bool = False
+    """What was told is not forgotten either (law 2)."""
 
     async def read(self, scope: str, name: str) -> Fact | None:
         """Returns a fact; None where there is none."""

@@ -31,8 +31,8 @@ POLL_IDLE_S: Final = 1.0
 POLL_ACTIVE_S: Final = 0.2
 """The same while a move is on at any shard."""
 
-POLL_PAUSED_S: Final = 0.01
-"""The same while slots are paused here: what is looked for then is the flip that ends it."""
+POLL_PAUSED_S: Final = 0.02
+"""The same while slots are paused here: movers wait until all know the flip, and callers where no word opens slots."""
 
 _REOPEN_S: Final = 1.0
 """Between two tries to open a shard."""

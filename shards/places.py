@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple, Protocol
 
 from shards.contract import DeadlineExceeded, Observer, Outcome, Overloaded, Row, Store, StoreError, Unavailable
@@ -160,6 +160,7 @@ class Places:
         self._holds = {shard: Hold(float("inf")) for shard in shards} if holds is None else dict(holds)
         self._paused: dict[int, frozenset[int]] = {}
         self._paused_since: dict[int, float] = {}  # by slot
+        self._opened: dict[int, tuple[int, int]] = {}  # by slot: shard and gen, where the topology does not say so yet
         self._waiters = 0
         self.topology = topology
         self.slots = [self._place(slot) for slot in range(SLOTS)]
@@ -194,8 +195,10 @@ class Places:
         if topology.epoch <= self.topology.epoch:
             return
         self.topology = topology
+        self._opened = {slot: there for slot, there in self._opened.items() if there[1] > topology.slot_gens[slot]}
         for slot, place in enumerate(self.slots):
-            if place.shard_id != topology.slot_shards[slot] or place.gen != topology.slot_gens[slot]:
+            there = topology.slot_shards[slot], topology.slot_gens[slot]
+            if (place.shard_id, place.gen) != self._opened.get(slot, there):
                 self._replace(slot)
 
     async def pause(self, shard: int, paused: frozenset[int]) -> None:
@@ -223,6 +226,13 @@ class Places:
             if self.slots[slot].shard_id == shard and self.slots[slot].is_paused:
                 self._replace(slot)
         self._observer.slots_paused(shard, len(paused))
+
+    def open(self, targets: Iterable[tuple[int, int]], gen: int) -> None:
+        """See ``shards.leases.keeper.Slots``. A topology that names a later gen of a slot knows better."""
+        for slot, shard in targets:
+            if gen > self.slots[slot].gen:
+                self._opened[slot] = shard, gen
+                self._replace(slot)
 
     # ---------------------------------------------------------------------------------------------------------- waiting
 
@@ -301,11 +311,9 @@ class Places:
     # ----------------------------------------------------------------------------------------------------------- places
 
     def _place(self, slot: int) -> Place:
-        shard = self.topology.slot_shards[slot]
+        shard, gen = self._opened.get(slot) or (self.topology.slot_shards[slot], self.topology.slot_gens[slot])
         is_paused = slot in self._paused.get(shard, ())
-        return Place(
-            shard, self._shards.get(shard), self.hold(shard), self.topology.slot_gens[slot], is_paused=is_paused
-        )
+        return Place(shard, self._shards.get(shard), self.hold(shard), gen, is_paused=is_paused)
 
     def _replace(self, slot: int) -> None:
         before = self.slots[slot]

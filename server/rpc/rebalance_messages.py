@@ -140,6 +140,7 @@ def report(value: Report, *, is_last: bool) -> pb.VerifyRebalanceResponse:
         wrong=value.named if is_last else (),
         elapsed_s=value.seconds,
         done=is_last,
+        orders_late=value.late,
     )
 
 

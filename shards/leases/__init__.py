@@ -11,6 +11,7 @@ from shards.leases.states import (
     SCOPE,
     Lease,
     LeaseDamaged,
+    Leaving,
     SlotStates,
     Telemetry,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "Lease",
     "LeaseDamaged",
     "LeaseWatch",
+    "Leaving",
     "SeenLease",
     "SlotStates",
     "SlotStatesWriter",

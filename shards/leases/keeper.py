@@ -16,14 +16,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Coroutine
+import time
+from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from typing import Any, Final, Protocol, TypeVar
 
 from shards.contract import StoreError
 from shards.facts import Facts, Guard
 from shards.leases.hold import Hold, boottime_s
-from shards.leases.states import LEASE_S, SCOPE, STATES, Lease, SlotStates, Word
+from shards.leases.states import LEASE_S, SCOPE, STATES, Lease, Leaving, SlotStates, Word
 from shards.leases.watch import LeaseWatch, glance_states, read_states
 
 T = TypeVar("T")
@@ -33,6 +34,12 @@ RENEW_S: Final = 1.0
 
 POLL_S: Final = 0.02
 """Between two looks at the states while a move is on: the pause of a slot begins and ends with such a look."""
+
+OPEN_POLL_S: Final = 0.005
+"""Between two looks for the word that opens slots elsewhere: callers wait."""
+
+_OPEN_SOON_S: Final = 0.5
+"""After so long the word is looked for as often as the states are: the mover is slow, or gone."""
 
 _RENEWALS_MAX: Final = 6
 """Renewals under way at once: as many as begin before the first of them is given up by the driver."""
@@ -63,6 +70,9 @@ class Slots(Protocol):
 
     def serve(self, shard: int, paused: frozenset[int]) -> None:
         """Serves every slot of a shard but these."""
+
+    def open(self, targets: Iterable[tuple[int, int]], gen: int) -> None:
+        """Serves slots (slot, shard) under a gen from now on, before the topology says so."""
 
 
 class Placement(Protocol):
@@ -125,6 +135,7 @@ class Keeper:
         self._held = asyncio.Event()
         self._calls: set[asyncio.Task[Any]] = set()
         self._tasks: list[asyncio.Task[None]] = []
+        self._opening: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         under = "none" if self._states is None else f"{self._states.revision}, paused={len(self._states.paused)}"
@@ -153,9 +164,10 @@ class Keeper:
         """Gives the lease back: nothing of the shard is answered any more, and nobody waits for it. Idempotent."""
         self._hold.end()
         tasks, self._tasks = self._tasks, []
-        for task in tasks:
+        ending = [*tasks, *([self._opening] if self._opening is not None else [])]
+        for task in ending:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*ending, return_exceptions=True)
         if not tasks:
             return
         self._observer.lease_age(self._shard, 0)
@@ -194,7 +206,7 @@ class Keeper:
         states = self._states
         if states is not None and not self._look.is_set():
             # else a refused renewal tells, in time for whoever activates
-            interval_s = POLL_S if states.is_active else None
+            interval_s = _to_next_poll_s() if states.is_active else None
             with suppress(TimeoutError):
                 async with asyncio.timeout(interval_s):
                     await self._look.wait()
@@ -219,6 +231,12 @@ class Keeper:
             await self._confirm(states)  # the lease is not what it was
             return
         self._is_served = False
+        if self._opening is not None:
+            self._opening.cancel()
+        if states.opens is not None:
+            self._opening = asyncio.create_task(
+                self._open_at_word(states.revision, states.opens), name=f"lease {self._shard}: open"
+            )
         # not before here: this is what tells the mover that the pause has been taken note of
         if not self._was_granted:
             await self._confirm(states)
@@ -228,6 +246,23 @@ class Keeper:
                 self._renew.set()
         else:
             self._renew.set()
+
+    async def _open_at_word(self, revision: int, leaving: Leaving) -> None:
+        """Looks for the mover's word as long as the states by which the slots were paused are acted under."""
+        began_s = boottime_s()
+        while self._states is not None and self._states.revision == revision:
+            with suppress(StoreError):
+                word = await self._call(self._facts.revision(SCOPE, leaving.word_name))
+                # in this order: while the lease was held after the word had been seen, nobody can have settled that
+                # it had not been given. A word that lands later than that is heeded by nobody
+                if word == leaving.revision and self._acts_under(revision):
+                    self._slots.open(leaving.targets, leaving.gen)
+                    return
+            await asyncio.sleep(OPEN_POLL_S if boottime_s() - began_s < _OPEN_SOON_S else POLL_S)
+
+    def _acts_under(self, revision: int) -> bool:
+        is_latest = self._states is not None and self._states.revision == revision
+        return is_latest and self._hold.until_s > boottime_s()
 
     async def _tell(self, states: SlotStates) -> None:
         self._told += 1
@@ -337,3 +372,9 @@ class Keeper:
         self._calls.discard(task)
         if not task.cancelled():
             task.exception()  # looked at: whoever asked may have left
+
+
+def _to_next_poll_s() -> float:
+    """Workers look at the same moments: who has closed a slot waits for whoever closes it last."""
+    left_s = POLL_S - time.time() % POLL_S
+    return left_s if left_s > POLL_S / 8 else left_s + POLL_S  # else this very moment would come twice

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Self, TypeVar
 
@@ -37,6 +38,31 @@ class LeaseDamaged(ValueError):
     """These bytes are no states of slots, or no lease, that this release can read."""
 
 
+OPEN_PREFIX: Final = "open/"
+"""Before a mover's attempt in the name of its word, at which workers open the slots that it has paused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """Slots that are paused to go elsewhere: a worker opens them there at the word of the mover that paused them.
+
+    The word is a fact beside the states: its revision is that of the states by which the slots were paused. Only who
+    acts under those very states, and holds its lease, heeds it.
+    """
+
+    gen: int
+    """Of the copies: the attempt that paused."""
+    revision: int
+    """Of the states by which the slots were paused."""
+    targets: tuple[tuple[int, int], ...]
+    """Slot, and the shard that it goes to; ascending."""
+
+    @property
+    def word_name(self) -> str:
+        """The name of the fact that is the word."""
+        return f"{OPEN_PREFIX}{self.gen}"
+
+
 @dataclass(frozen=True, slots=True)
 class SlotStates:
     """What movers ask of all workers of one shard. Changed by compare-and-set on ``revision``."""
@@ -51,6 +77,13 @@ class SlotStates:
     """A move is on or near: workers look for changes often."""
     paused: frozenset[int] = frozenset()
     """Slots that nobody serves from this shard, reads included. All others that the topology places here are served."""
+    leaving: Leaving | None = None
+    """Of those, the ones that a word may have opened elsewhere. Who takes over keeps it, until that is settled."""
+
+    @property
+    def opens(self) -> Leaving | None:
+        """What a worker under these states is to open at the word; None: nothing, or no longer."""
+        return self.leaving if self.leaving is not None and self.leaving.revision == self.revision else None
 
     def next(
         self,
@@ -60,12 +93,26 @@ class SlotStates:
         is_active: bool | None = None,
         pause: frozenset[int] = frozenset(),
         unpause: frozenset[int] = frozenset(),
+        targets: Mapping[int, int] | None = None,
     ) -> Self:
-        """Returns the states that follow, one revision later; what is not named stays. ``epoch_min`` never sinks."""
+        """Returns the states that follow, one revision later; what is not named stays. ``epoch_min`` never sinks.
+
+        ``targets``: of slots to pause, when the word of the present attempt is to open them there. What is opened
+        again here is not leaving any more.
+        """
+        revision = self.revision + 1
+        attempt = self.attempt if attempt is None else attempt
+        leaving = self.leaving
+        if targets is not None and leaving is None:  # else something is still to be settled: the topology will tell
+            leaving = Leaving(attempt, revision, tuple(sorted(targets.items())))
+        elif leaving is not None and unpause:
+            left = tuple(pair for pair in leaving.targets if pair[0] not in unpause)
+            leaving = replace(leaving, targets=left) if left else None
         return replace(
             self,
-            revision=self.revision + 1,
-            attempt=self.attempt if attempt is None else attempt,
+            revision=revision,
+            attempt=attempt,
+            leaving=leaving,
             epoch_min=self.epoch_min if epoch_min is None else max(epoch_min, self.epoch_min),
             is_active=self.is_active if is_active is None else is_active,
             paused=(self.paused | pause) - unpause,
@@ -74,7 +121,12 @@ class SlotStates:
     def to_fact(self) -> Fact:
         """Returns the fact that keeps them."""
         told = _StatesForm(
-            _FORMAT, self.attempt, self.epoch_min, is_active=self.is_active, paused=tuple(sorted(self.paused))
+            _FORMAT,
+            self.attempt,
+            self.epoch_min,
+            is_active=self.is_active,
+            paused=tuple(sorted(self.paused)),
+            leaving=self.leaving,
         )
         return Fact(self.revision, msgspec.json.encode(told))
 
@@ -89,7 +141,7 @@ class SlotStates:
             raise LeaseDamaged(f"the states of the slots are of format {told.format}; this release reads {_FORMAT}")
         if any(not 0 <= slot < SLOTS for slot in told.paused):
             raise LeaseDamaged("the states of the slots name one that is none")
-        return cls(fact.revision, told.attempt, told.epoch_min, told.is_active, frozenset(told.paused))
+        return cls(fact.revision, told.attempt, told.epoch_min, told.is_active, frozenset(told.paused), told.leaving)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +226,7 @@ class _StatesForm(msgspec.Struct, frozen=True):
     epoch_min: int
     is_active: bool
     paused: tuple[int, ...]
+    leaving: Leaving | None = None
 
 
 class _LeaseForm(msgspec.Struct, frozen=True):

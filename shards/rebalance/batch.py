@@ -9,12 +9,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from typing import Final, NamedTuple
 
 from shards.contract import StoreError, Unavailable
 from shards.keys import format_uuid
+from shards.leases import Leaving
+from shards.rebalance import manifest
 from shards.rebalance.copying import Copying
 from shards.rebalance.fleet import At, Part
 from shards.rebalance.gates import Gates
@@ -38,6 +41,12 @@ _AWAY_TRIES_MAX: Final = 24
 node is started again. Nothing is paused meanwhile."""
 
 _LOOK_S: Final = 0.5  # between two looks, while waiting so, whether the slots are still to be moved
+
+
+_CALM_TRIES_MAX: Final = 8
+"""So often a calm moment is looked for before a pause; then it begins all the same."""
+
+_CALM_S: Final = 0.02
 
 
 class Outcome(NamedTuple):
@@ -145,14 +154,27 @@ class Batch:
             some = left[: self._gates.together.slots]
             await self._copy(self._slots(some))
             await self._each(lambda copying: copying.verify(is_hurried=True))
-            await self._home.record()  # what operators said until now is known to ``is_wanted``
+            await self._calm()
             async with self._home.pausing():
                 if not is_wanted():
                     return
                 topology = await self._under_pause(some)
             if topology is not None:
                 await self._gates.unpause(self._slots(some), epoch_min=topology.epoch)
+                await self._keep_manifests(some)
                 self.state = "moved"
+
+    async def _calm(self) -> None:
+        """Waits for a moment in which the stores answer as soon as they mostly do, but not for long.
+
+        What operators said until then is known to ``is_wanted``.
+        """
+        for _ in range(_CALM_TRIES_MAX):
+            began_s = time.monotonic()
+            await self._home.record()
+            if self._gates.calm.is_usual(time.monotonic() - began_s):
+                return
+            await asyncio.sleep(_CALM_S)
 
     def _begin(self, moves: Sequence[Move]) -> list[Copying]:
         by_target: dict[int, list[Move]] = {}
@@ -184,7 +206,7 @@ class Batch:
         paused = self._slots(moves)
         times = [time.monotonic()]
         self.state = "pausing"
-        written = await self._gates.pause(paused)
+        written = await self._gates.pause({move.slot: move.target for move in moves})
         times.append(time.monotonic())
         try:
             await self._gates.confirmed(written)
@@ -203,16 +225,26 @@ class Batch:
         if not going:
             await self._gates.unpause(paused)
             return None
+        if len(going) == len(moves):  # the word opens all that were paused, or is not given
+            self.state = "opening"
+            await self._gates.open(written)
+        times.append(time.monotonic())
         self.state = "flipping"
         topology = await self._home.change("flip", lambda topology: flipped(topology, going, self._gen), is_own=True)
         times.append(time.monotonic())
         self._moved.extend(going)
-        self.state = "opening"
         await self._gates.known(topology.epoch)
         times.append(time.monotonic())
         self._pauses.append(Pause(len(moves), *(after - before for before, after in pairwise(times))))
         self._gates.together.took(self._pauses[-1])
         return topology
+
+    async def _keep_manifests(self, moves: Sequence[Move]) -> None:
+        """For ``verify``; where none is kept it says less."""
+        facts = self._parts[moves[0].source].facts
+        going = [move for move in moves if move in self._moved]
+        with suppress(StoreError):
+            await asyncio.gather(*(manifest.keep(facts, one.read_of(going), self._gen) for one in self._copyings))
 
     async def _copy_rest(self, slots: frozenset[int]) -> None:
         await self._each(lambda copying: copying.round(slots, is_hurried=True))
@@ -247,6 +279,18 @@ def flipped(topology: Topology, moves: Sequence[Move], gen: int) -> Topology | N
             continue
         assert (shards[move.slot], gens[move.slot]) == (move.source, move.old_gen), "a slot has moved by itself"
         shards[move.slot], gens[move.slot] = move.target, gen
+    if tuple(gens) == topology.slot_gens:
+        return None
+    return replace(topology, epoch=topology.epoch + 1, slot_shards=tuple(shards), slot_gens=tuple(gens))
+
+
+def as_opened(topology: Topology, leaving: Leaving) -> Topology | None:
+    """Returns the next topology, in which the slots are where workers have opened them; None: they are already."""
+    shards = list(topology.slot_shards)
+    gens = list(topology.slot_gens)
+    for slot, target in leaving.targets:
+        if gens[slot] < leaving.gen:
+            shards[slot], gens[slot] = target, leaving.gen
     if tuple(gens) == topology.slot_gens:
         return None
     return replace(topology, epoch=topology.epoch + 1, slot_shards=tuple(shards), slot_gens=tuple(gens))

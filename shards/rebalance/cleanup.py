@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
+from shards.rebalance import manifest
 from shards.rebalance.fleet import At, Fleet, nowhere, part_of
 from shards.rebalance.home import Book, Home
 from shards.rebalance.record import Command, IllegalStep, RebalanceRecord, State
@@ -86,6 +87,9 @@ async def clean_up(
         await (await part_of(fleet, copy.shard)).copies.drop(copy.slot, copy.gen)
         await at(f"after {_DROPS}")
         tell(done + 1, len(left))
+    for shard in sorted({copy.shard for copy in left}):
+        gone = [(copy.slot, copy.gen) for copy in left if copy.shard == shard]
+        await manifest.forget((await part_of(fleet, shard)).facts, gone)
     if record.state is State.DONE:
         await home.change("remove shards", lambda topology: _without(topology, record))
     return await home.note("clean up", lambda record: record.after(Command.CLEAN_UP, who, in_words(left)))

@@ -98,6 +98,10 @@ class Copying:
             if slot in slots and (differing := self._read[slot].differing(copied))
         }
 
+    def read_of(self, moves: Iterable[Move]) -> dict[Move, SlotDigest]:
+        """Returns what was read of those of the slots that are copied here."""
+        return {move: self._read[move.slot] for move in moves if move.slot in self._read}
+
     async def _changed(self, slots: Container[int]) -> list[Key]:
         """Returns the keys of the orders that the source has in another version than was read, bucket by bucket."""
         changed: list[Key] = []

@@ -7,7 +7,7 @@ were met, and takes a change in without the rest being read again.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 import xxhash
@@ -38,6 +38,11 @@ def row_digest(row: Row) -> int:
     return xxhash.xxh3_128_intdigest(content)
 
 
+def sum_of(digests: Iterable[int]) -> int:
+    """Returns the sum of row digests, modulo 2 ** 128."""
+    return sum(digests) % _MODULUS
+
+
 class SlotDigest:
     """What is known of the orders of one slot on one shard."""
 
@@ -58,6 +63,10 @@ class SlotDigest:
     def buckets(self) -> Mapping[int, BucketDigest]:
         """The digest of each bucket that has orders."""
         return self._buckets
+
+    def rows(self) -> Iterator[int]:
+        """Yields the ``row_digest`` of every order."""
+        return (digest for _, digest in self._orders.values())
 
     def version(self, order_id: bytes) -> int:
         """Returns the version that is known of an order, 0 where none is."""

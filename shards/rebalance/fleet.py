@@ -58,6 +58,7 @@ POINTS: Final = tuple(
         "seal",
         "pause",
         "final place",
+        "open",
         "flip",
         "unpause",
         "name stuck",

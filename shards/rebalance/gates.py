@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from shards.contract import StoreError
-from shards.facts import Facts
-from shards.leases import LeaseWatch, SeenLease, SlotStates, SlotStatesWriter
+from shards.facts import Fact, Facts
+from shards.leases import SCOPE, LeaseWatch, Leaving, SeenLease, SlotStates, SlotStatesWriter
 from shards.leases.hold import boottime_s
+from shards.leases.states import OPEN_PREFIX
 from shards.rebalance.fleet import At, Deposed
-from shards.rebalance.pausing import TOGETHER_MAX, Together
+from shards.rebalance.pausing import TOGETHER_MAX, Calm, Together
 from shards.rebalance.throttle import Felt
 
 RETRY_S: Final = 0.1
@@ -44,6 +46,7 @@ class Gates:
         self._attempt: Final = attempt
         self._at: Final = at
         self._clock_s: Final = clock_s
+        self._facts: Final = facts
         self._writer: Final = SlotStatesWriter(facts)
         self._watch: Final = LeaseWatch(facts, clock_s)
         self._one_at_a_time: Final = asyncio.Lock()
@@ -51,6 +54,8 @@ class Gates:
         self._watched_since: float | None = None
         self.together: Final = Together(TOGETHER_MAX)
         """How many slots of the shard are paused at once."""
+        self.calm: Final = Calm()
+        """Whether a pause is a good idea at the moment."""
 
     def __repr__(self) -> str:
         return f"Gates(shard={self._shard}, attempt={self._attempt}, {self._watch!r})"
@@ -66,11 +71,46 @@ class Gates:
             "fence states", lambda states: states.next(attempt=self._attempt, is_active=is_active)
         )
 
-    async def pause(self, slots: Iterable[int]) -> Written:
-        """Pauses slots; from the return on no worker begins to act under earlier states."""
-        wanted = frozenset(slots)
-        states = await self._change("pause", lambda states: states.next(pause=wanted))
+    async def pause(self, targets: Mapping[int, int]) -> Written:
+        """Pauses slots (slot to the shard that it goes to); from then on no worker begins to act under earlier states.
+
+        They may be opened by ``open``, where a word is kept as well as a change is.
+        """
+        wanted = frozenset(targets)
+        leaving = targets if self._facts.tells_for_good else None
+        states = await self._change(
+            "pause", lambda states: states.next(attempt=self._attempt, pause=wanted, targets=leaving)
+        )
         return Written(states.revision, self._clock_s())
+
+    async def open(self, written: Written) -> None:
+        """Gives the word: workers open the slots of a pause where they go, all of them. There is no way back from it.
+
+        It may be heard whatever becomes of it here, so nothing is raised: the topology is to be changed next, and tells
+        the same.
+        """
+        states = self._made
+        if states is None or states.revision != written.revision or (leaving := states.opens) is None:
+            return
+        await self._at("before open")
+        with suppress(StoreError):
+            await self._facts.tell(SCOPE, leaving.word_name, Fact(leaving.revision, b""))
+        await self._at("after open")
+
+    async def settle(self, states: SlotStates) -> Leaving | None:
+        """Returns those slots of fenced states that the word of an earlier attempt has opened elsewhere, or may have.
+
+        First waits until no worker acts under the states by which they were paused: none can open any of them after
+        that. So a word that is not there then is heeded by nobody, even if it is yet to land.
+        """
+        leaving = states.leaving
+        if leaving is None:
+            return None
+        await self.confirmed(Written(states.revision, self._clock_s()))
+        while True:
+            with suppress(StoreError):
+                return leaving if await self._facts.revision(SCOPE, leaving.word_name) == leaving.revision else None
+            await asyncio.sleep(RETRY_S)
 
     async def unpause(self, slots: Iterable[int], *, epoch_min: int = 0) -> None:
         """Opens slots again, to workers that know the topology of ``epoch_min``. Does nothing where none is paused."""
@@ -86,6 +126,11 @@ class Gates:
             "rest states",
             lambda states: states.next(is_active=False, unpause=states.paused) if states.is_active else None,
         )
+        with suppress(StoreError):  # what stays is seen by whoever rests next
+            for name, fact in (await self._facts.list(SCOPE)).items():
+                # words that are settled; who has taken over may have given others meanwhile
+                if name.startswith(OPEN_PREFIX) and int(name.removeprefix(OPEN_PREFIX)) <= self._attempt:
+                    await self._facts.delete(SCOPE, name, fact.revision)
 
     async def read(self) -> SlotStates:
         """Returns the present states. Raises ``StoreError``."""

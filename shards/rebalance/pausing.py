@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -15,6 +16,11 @@ _FIRST: Final = 4
 _CUT: Final = 0.5
 
 
+_REMEMBERED: Final = 32
+_USUAL: Final = 1.5  # times the middle one of those
+_PROMPT_S: Final = 0.02  # never too long
+
+
 class Pause(NamedTuple):
     """One pause of some slots, by what it was spent on: seconds, as the mover saw it."""
 
@@ -25,15 +31,17 @@ class Pause(NamedTuple):
     """Then until every worker had confirmed it."""
     copied_s: float
     """Then until the rest was copied, compared and sealed."""
+    opened_s: float
+    """Then until the word was written at which workers open the slots on their targets: callers wait no more."""
     flipped_s: float
     """Then until the new topology was written."""
     known_s: float
-    """Then until every worker had said that it acts under it; callers were served before that was seen."""
+    """Then until every worker had said that it acts under it."""
 
     @property
     def took_s(self) -> float:
-        """All of it: no caller waited for longer."""
-        return sum(self[1:])
+        """Until the slots were opened: hardly a caller waited for longer."""
+        return self.asked_s + self.confirmed_s + self.copied_s + self.opened_s
 
 
 def mean_steps_ms(pauses: Sequence[Pause]) -> dict[str, float]:
@@ -73,3 +81,18 @@ class Together:
             self._slots = max(1, int(self._slots * _CUT))
         elif pause.slots >= self._slots:
             self._slots = min(self._most, self._slots + 1)
+
+
+class Calm:
+    """Whether a store answers as soon as it mostly does. One that collects garbage, or warms up, does not."""
+
+    def __init__(self) -> None:
+        self._took: Final[deque[float]] = deque(maxlen=_REMEMBERED)
+
+    def __repr__(self) -> str:
+        return f"Calm({len(self._took)} looks)"
+
+    def is_usual(self, took_s: float) -> bool:
+        """Takes in how long the same question took once more; tells whether that was not much longer than usual."""
+        self._took.append(took_s)
+        return took_s <= max(_PROMPT_S, sorted(self._took)[len(self._took) // 2] * _USUAL)

@@ -41,7 +41,11 @@ STUCK_MAX: Final = 64
 HISTORY_MAX: Final = 100
 """Finished rebalances that are remembered, the newest."""
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
+"""Of records. Movers that wrote 1 knew no words that open slots: they must not take over from one that gives them."""
+
+_READ: Final = (1, 2)
+_HISTORY_FORMAT: Final = 1
 
 
 class RecordDamaged(ValueError):
@@ -183,7 +187,7 @@ class RebalanceRecord:
     """One rebalance. Immutable; each change gives another one, to be stored by compare-and-set."""
 
     id: int
-    """The attempt that it began with."""
+    """The attempt that it began with: ids rise, with gaps, for each change of the leading mover takes a number, too."""
     attempt: int
     """The fence, see above; from 1, and above every gen of the topology it began with."""
     kind: Kind
@@ -352,7 +356,7 @@ def start(
 
 def history_to_bytes(finished: Iterable[Finished]) -> bytes:
     """Returns the newest ``HISTORY_MAX`` of them (oldest first) as bytes."""
-    return _encode((_FORMAT, tuple(finished)[-HISTORY_MAX:]))
+    return _encode((_HISTORY_FORMAT, tuple(finished)[-HISTORY_MAX:]))
 
 
 def history_from_bytes(raw: bytes) -> tuple[Finished, ...]:
@@ -375,8 +379,8 @@ def _check_format(raw: bytes) -> None:
         form = _decode_head(raw)[0]
     except msgspec.MsgspecError as error:
         raise RecordDamaged(f"{len(raw)} bytes that are no record: {error}") from error
-    if form != _FORMAT:
-        raise RecordDamaged(f"a record of format {form}; this release reads format {_FORMAT}")
+    if form not in _READ:
+        raise RecordDamaged(f"a record of format {form}; this release reads formats up to {_FORMAT}")
 
 
 def _now_ms() -> int:

@@ -12,7 +12,7 @@ from typing import Final
 
 from shards.contract import StoreError
 from shards.facts import Fact
-from shards.rebalance.batch import Batch
+from shards.rebalance.batch import Batch, as_opened
 from shards.rebalance.fleet import At, Deposed, Fleet, Part, part_of
 from shards.rebalance.gates import Gates
 from shards.rebalance.home import Home
@@ -107,7 +107,11 @@ class Term:
             self._gates[shard] = Gates(shard, part.facts, self._record.attempt, self._at)
         # workers look often where slots are paused, and nowhere else
         left = await asyncio.gather(*(gates.fence(is_active=shard in sources) for shard, gates in self._gates.items()))
-        # whatever is paused was flipped already, or never will be by the one who paused it
+        for gates, states in zip(self._gates.values(), left, strict=True):
+            if (opened := await gates.settle(states)) is not None:
+                topology = await self._home.change("flip", partial(as_opened, leaving=opened), is_own=True)
+                await gates.known(topology.epoch)
+        # whatever is paused has gone elsewhere by now, or never will by the one who paused it
         await asyncio.gather(
             *(
                 gates.unpause(states.paused, epoch_min=topology.epoch)

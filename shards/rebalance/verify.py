@@ -9,8 +9,10 @@ from typing import Final, NamedTuple
 
 from shards.contract import MARK_BYTES, Copies, Row
 from shards.keys import format_uuid, key_of, order_id_of, slot_and_tag
+from shards.rebalance import manifest
 from shards.rebalance.digest import row_digest
 from shards.rebalance.fleet import Fleet, part_of
+from shards.rebalance.manifest import Manifest
 from shards.rebalance.record import Move
 from shards.topology import Topology
 
@@ -31,6 +33,8 @@ class Report:
     """Orders read where the topology says they are."""
     compared: int = 0
     """Of them, those that a copy left behind was compared with."""
+    late: int = 0
+    """Writes that landed on the copy left behind after its slot had moved: nobody was told of them, or reads them."""
     wrong: int = 0
     named: list[str] = field(default_factory=list)
     """One line an order, with what is wrong."""
@@ -57,7 +61,8 @@ async def verify(
     """Reads every order of the slots that have moved and reports. Reads only; orders may flow meanwhile.
 
     Orders that a copy was left behind of must still begin as that copy does: same customer, same marks, and while no
-    later version was made, the same body. After ``cleanup`` each order is only judged by itself. ``tell`` is called
+    later version was made, the same body. What does not came later (``Report.late``), where all else in its slot adds
+    up to what that held when it moved. After ``cleanup`` each order is only judged by itself. ``tell`` is called
     after each chunk of orders: between two of them the event loop is free, and no more of them are in memory. Raises
     ``StoreError``.
     """
@@ -66,14 +71,19 @@ async def verify(
     began = time.monotonic()
     for move in moves:
         # what was left behind first: it does not change any more, and what goes on from it only grows
-        left = _Copy((await part_of(fleet, move.source)).copies, move.slot, move.old_gen)
-        there = _Copy((await part_of(fleet, move.target)).copies, move.slot, topology.slot_gens[move.slot])
+        source, gen = await part_of(fleet, move.source), topology.slot_gens[move.slot]
+        left = _Copy(source.copies, move.slot, move.old_gen)
+        there = _Copy((await part_of(fleet, move.target)).copies, move.slot, gen)
+        doubts = _Doubts()
         known = (await left.order_ids(), await there.order_ids())
         for order_ids in _chunks(sorted(known[0] | known[1])):
             before = await left.rows([order_id for order_id in order_ids if order_id in known[0]])
-            _judge(report, move, before, await there.rows([order_id for order_id in order_ids if order_id in known[1]]))
+            now = await there.rows([order_id for order_id in order_ids if order_id in known[1]])
+            _judge(report, move, before, now, doubts)
             report.seconds = time.monotonic() - began
             tell(report)
+        if doubts.orders:
+            doubts.settle(report, move, await manifest.find(source.facts, move, gen))
         report.slots += 1
         report.seconds = time.monotonic() - began
         tell(report)
@@ -92,7 +102,33 @@ def wrong_by_itself(row: Row) -> str | None:
     return None
 
 
-def _judge(report: Report, move: Move, left: Mapping[bytes, Row], there: Mapping[bytes, Row]) -> None:
+class _Doubts:
+    """Orders of one slot whose copy left behind is ahead of what is served, and all the others' digests."""
+
+    def __init__(self) -> None:
+        self.orders: list[tuple[bytes, str]] = []
+        self._there = Manifest.of(())
+
+    def take(self, before: Row) -> None:
+        """Takes in what was there when the slot moved."""
+        self._there = self._there.with_one(row_digest(before))
+
+    def doubt(self, order_id: bytes, what: str, now: Row | None) -> None:
+        """Takes in an order, and what is served of it: that was there, if nothing has been made of it since."""
+        self.orders.append((order_id, what))
+        if now is not None:
+            self.take(now)
+
+    def settle(self, report: Report, move: Move, kept: Manifest | None) -> None:
+        """Tells late writes from orders that are wrong."""
+        if kept == self._there:
+            report.late += len(self.orders)
+            return
+        for order_id, what in self.orders:
+            report.note(move, order_id, what)
+
+
+def _judge(report: Report, move: Move, left: Mapping[bytes, Row], there: Mapping[bytes, Row], doubts: _Doubts) -> None:
     for order_id, row in there.items():
         report.rows += 1
         if what := wrong_by_itself(row):
@@ -101,11 +137,13 @@ def _judge(report: Report, move: Move, left: Mapping[bytes, Row], there: Mapping
         report.compared += 1
         now = there.get(order_id)
         if now is None:
-            report.note(move, order_id, "it is missing")
+            doubts.doubt(order_id, "it is missing", None)
         elif now.customer != before.customer or not now.marks.startswith(before.marks):
-            report.note(move, order_id, "it does not go on from the copy that was left behind")
-        elif now.version == before.version and row_digest(now) != row_digest(before):
-            report.note(move, order_id, "its body differs from the copy that was left behind")
+            doubts.doubt(order_id, "it does not go on from the copy that was left behind", now)
+        else:
+            doubts.take(before)
+            if now.version == before.version and row_digest(now) != row_digest(before):
+                report.note(move, order_id, "its body differs from the copy that was left behind")
 
 
 class _Copy(NamedTuple):

@@ -10,6 +10,8 @@ import pytest_asyncio
 from shards.assembly import StorageSettings, open_fleet
 from shards.contract import Consistency, Row, Verdict
 from shards.keys import mint_uuid7, time_ms_of
+from shards.leases import SCOPE, SlotStatesWriter
+from shards.leases.states import OPEN_PREFIX
 from shards.rebalance.cleanup import clean_up, leftovers
 from shards.rebalance.fleet import Fleet, part_of
 from shards.rebalance.mover import Mover
@@ -102,6 +104,41 @@ async def test_slots_move_between_keyspaces_beside_writers(
     await clean_up(fleet, "ann")
     assert await leftovers(fleet, await topology_of(fleet), back) == []
     await judge(rows, await topology_of(fleet), source, target)
+
+
+async def test_what_a_word_has_opened_is_where_the_next_attempt_leaves_it(
+    stores: tuple[Fleet, list[CassandraStore]],
+) -> None:
+    """An attempt that ends after its word, before the topology tells it, is followed by one that serves its copies."""
+    fleet, (source, _) = stores
+    chance = random.Random(5)
+    rows = [order(number, chance) for number in range(30)]
+    for row in rows:
+        await source.commit([row])
+    await begin(fleet, Kind.ADD, slots={row.key.slot for row in rows})
+    opened: set[int] = set()
+
+    async def end(point: str) -> None:
+        if point == "after open" and not opened:
+            states = await SlotStatesWriter((await part_of(fleet, 0)).facts).read()
+            assert states.leaving is not None
+            opened.update(slot for slot, _ in states.leaving.targets)
+            before = await topology_of(fleet)
+            assert {before.slot_shards[slot] for slot in opened} == {0}
+            raise asyncio.CancelledError
+
+    finished = await Mover(fleet, at=end).run(stays=False)
+    assert finished is not None
+    assert finished.state is State.DONE, finished.stuck
+    assert opened
+    after = await topology_of(fleet)
+    assert {after.slot_shards[row.key.slot] for row in rows} == {1}
+    gens = {after.slot_gens[slot] for slot in opened}
+    assert len(gens) == 1
+    assert gens.pop() < finished.attempt
+    report = await verify(fleet, after, finished.moves)
+    assert (report.wrong, report.compared) == (0, len(rows))
+    assert not [name for name in await (await part_of(fleet, 0)).facts.list(SCOPE) if name.startswith(OPEN_PREFIX)]
 
 
 async def test_a_damaged_copy_is_found(stores: tuple[Fleet, list[CassandraStore]]) -> None:

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
-from tests.model.state import LEASE, TRIES_MAX, Doc, Message, Mover, Place, Scope, State
+from tests.model.state import LEASE, TRIES_MAX, Doc, Leaving, Message, Mover, Place, Scope, State
 from tests.model.stores import land, put_row, send_late, silenced
 
 Step = tuple[str, State]
 
-_BEFORE_FLIP: Final = frozenset({"copy", "pause", "confirm", "rest", "digest", "look", "ask", "flip"})
+_UNDOABLE: Final = frozenset({"copy", "pause", "confirm", "rest", "digest", "say"})
 
 _END: Final = Mover("end", 0, 0, 0, is_cancelling=False)
 
@@ -32,7 +32,10 @@ def steps(state: State, scope: Scope, mutants: Collection[str]) -> Iterator[Step
             yield f"OLD mover {what}", after._replace(mover=mover, deposed=old, crashes=state.crashes)
     if mover.step == "end":
         return
-    if state.cancels and mover.step in _BEFORE_FLIP:
+    is_undoable = mover.step in _UNDOABLE
+    if "what a word has opened is undone" in mutants:
+        is_undoable = is_undoable or mover.step in {"look", "ask", "flip"}
+    if state.cancels and is_undoable:
         fewer = state._replace(cancels=state.cancels - 1)
         yield "operator cancels", fewer._replace(mover=mover._replace(step="undo", is_cancelling=True))
         yield "operator has the moves rest for a while", fewer._replace(mover=mover._replace(step="undo"))
@@ -114,7 +117,10 @@ def _pause(state: State, mover: Mover, scope: Scope, mutants: Collection[str]) -
         yield "starts to count", state._replace(mover=mover._replace(timer=LEASE, tries=1))
         return
     timer = mover.timer if "lease counted from before the write" in mutants else LEASE
-    paused = Doc(mover.revision + 1, is_paused=True, epoch_min=state.docs[source].epoch_min, attempt=mover.attempt)
+    revision = mover.revision + 1
+    leaving = Leaving(mover.attempt, revision) if scope.has_words else None
+    before = state.docs[source]
+    paused = before._replace(revision=revision, is_paused=True, attempt=mover.attempt, leaving=leaving)
     done = mover._replace(step="confirm", revision=mover.revision + 1, timer=timer, tries=0)
     yield from _do(state, mover, Message("doc", source, mover.revision, paused), done, mutants)
 
@@ -153,15 +159,30 @@ def _digest(state: State, mover: Mover, scope: Scope, mutants: Collection[str]) 
     source, target, gen = _source(mover, scope)
     theirs = mover.read if "the rest is not copied" in mutants else state.rows[source][gen]
     if theirs == state.rows[target][mover.attempt] or "digests are not compared" in mutants:
-        # whoever has made the last epoch itself, in a chain that began with a look at the record, need not look again
-        step = "flip" if mover.is_chained else "look"
-        yield "finds the digests equal", state._replace(mover=mover._replace(step=step, tries=0))
+        is_said = state.docs[source].leaving is not None
+        equal = mover._replace(step="say" if is_said else _to_flip(mover), tries=0)
+        yield "finds the digests equal", state._replace(mover=equal)
     elif mover.tries + 1 < TRIES_MAX:
         again = mover._replace(step="rest", tries=mover.tries + 1)
         yield "finds the digests different and copies again", state._replace(mover=again)
     else:
         stuck = mover._replace(step="undo", tries=TRIES_MAX)
         yield "finds the digests different still: the slot is stuck", state._replace(mover=stuck)
+
+
+def _to_flip(mover: Mover) -> str:
+    """Whoever has made the last epoch itself, in a chain that began with a look at the record, need not look again."""
+    return "flip" if mover.is_chained else "look"
+
+
+def _say(state: State, mover: Mover, scope: Scope, mutants: Collection[str]) -> Iterator[Step]:
+    """Gives the word at which workers open the slot on the target. From here on there is no way back."""
+    source, _, _ = _source(mover, scope)
+    word = Message("word", source, mover.revision, "")
+    done = mover._replace(step=_to_flip(mover))
+    yield from _do(state, mover, word, done, mutants)
+    if state.crashes or state.damages:
+        yield "say: times out, and may yet arrive", send_late(state._replace(mover=done), word, mutants)
 
 
 def _look(state: State, mover: Mover, scope: Scope, mutants: Collection[str]) -> Iterator[Step]:
@@ -188,7 +209,9 @@ def _late_look(state: State, mover: Mover, scope: Scope, mutants: Collection[str
 
 def _flip(state: State, mover: Mover, scope: Scope, mutants: Collection[str]) -> Iterator[Step]:
     _, target, _ = _source(mover, scope)
-    flipped = Place(mover.epoch + 1, target, mover.attempt)
+    flipped = Place(mover.epoch + 1, target, mover.opened or mover.attempt)
+    if "a successor flips to a gen of its own" in mutants:
+        flipped = flipped._replace(gen=mover.attempt)
     done = mover._replace(step="known", epoch=mover.epoch + 1, timer=0)
     message = Message("topology", 0, mover.epoch, flipped)
     if mover.is_chained and land(state, message, mutants) is None:
@@ -248,7 +271,7 @@ def _undo(state: State, mover: Mover, scope: Scope, mutants: Collection[str]) ->
     if mover.tries == TRIES_MAX:
         done = _END
     if doc.is_paused:
-        served = doc._replace(revision=mover.revision + 1, is_paused=False, attempt=mover.attempt)
+        served = doc._replace(revision=mover.revision + 1, is_paused=False, attempt=mover.attempt, leaving=None)
         yield from _do(state, mover, Message("doc", source, mover.revision, served), done, mutants)
     else:
         yield "finds nothing paused", state._replace(mover=done)
@@ -319,6 +342,8 @@ def _fence_document(state: State, mover: Mover, scope: Scope, mutants: Collectio
     revision = doc.revision + (not trusts)
     if state.place.shard == target:
         done = mover._replace(step="known", revision=revision, epoch=state.place.epoch, is_cancelling=False)
+    elif doc.leaving is not None and "what is found paused is opened at the source" not in mutants:
+        done = mover._replace(step="settle", revision=revision, timer=LEASE)
     else:
         done = mover._replace(step="undo" if doc.is_paused or mover.is_cancelling else "copy", revision=revision)
     if trusts:
@@ -329,11 +354,35 @@ def _fence_document(state: State, mover: Mover, scope: Scope, mutants: Collectio
     for what, after in _do(state, mover, message, done, mutants):
         yield what, after
         burnt = [gen for gen in range(mover.gen + 1, mover.attempt) if after.rows[target][gen]]
-        if after.mover == done and done.step != "known" and burnt:
+        is_known = done.step == "settle" and "burnt copies are dropped before it is settled" not in mutants
+        if after.mover == done and done.step != "known" and not is_known and burnt:
             yield (
                 f"{what}, and sends the drop of gen {burnt[-1]}",
                 send_late(after, Message("drop", target, burnt[-1], ""), mutants),
             )
+
+
+def _settle(state: State, mover: Mover, scope: Scope, mutants: Collection[str]) -> Iterator[Step]:
+    """Waits until no worker can open the slot any more, at a word that an earlier mover gave, or may yet give."""
+    confirmed = list(_confirm(state, mover, scope, mutants))
+    if "it is settled at once whether a slot was opened" in mutants:
+        confirmed = [("waits for nobody", state)]
+    for what, after in confirmed:
+        yield what, after._replace(mover=mover._replace(step="decide", timer=0))
+
+
+def _decide(state: State, mover: Mover, scope: Scope, mutants: Collection[str]) -> Iterator[Step]:
+    """Looks for the word: where it is, some worker may have opened the slot on the target, and so does the topology."""
+    del mutants
+    source, _, _ = _source(mover, scope)
+    leaving = state.docs[source].leaving
+    if leaving is None:
+        yield "reads in the document that another one has taken over", state._replace(mover=_END)
+    elif (source, leaving.revision) in state.said:
+        opened = mover._replace(step=_to_flip(mover), opened=leaving.gen, is_cancelling=False)
+        yield "finds the word that opened the slot", state._replace(mover=opened)
+    else:
+        yield "finds that the slot was not opened", state._replace(mover=mover._replace(step="undo"))
 
 
 _STEPS: dict[str, Callable[[State, Mover, Scope, Collection[str]], Iterator[Step]]] = {
@@ -343,6 +392,9 @@ _STEPS: dict[str, Callable[[State, Mover, Scope, Collection[str]], Iterator[Step
     "rest": _rest,
     "seals": _seals,
     "digest": _digest,
+    "say": _say,
+    "settle": _settle,
+    "decide": _decide,
     "look": _look,
     "ask": _ask,
     "late look": _late_look,

@@ -24,11 +24,13 @@ LARGE: Final = (
     Scope("a mover that is thought dead at once", "c", crashes=1, has_deposed=True, first_step="fence topology"),
     Scope("a mover that is thought dead", "c", crashes=1, has_deposed=True),
     Scope("creates through delayed renewals", "cr", has_split_renewals=True),
+    Scope("two workers, and a mover that dies while the slot is paused", "c", workers=2, crashes=1, first_step="pause"),
     Scope("there and back twice", "c", moves=((0, 1), (1, 0), (0, 1))),
 )
 """Explored by `make torture`."""
 
 _ONE: Final = SMALL[0]
+_DIES_PAUSED: Final = Scope("a mover that dies while the slot is paused", "c", crashes=1, first_step="pause")
 # in these words break nothing, and make the way to what breaks longer
 _DEPOSED_AT_ONCE: Final = replace(LARGE[1], has_words=False)
 _DEPOSED: Final = replace(LARGE[2], has_words=False)
@@ -63,10 +65,18 @@ MUTANTS: Final[dict[str, Scope]] = {
         chain="c",
         crashes=1,
         has_deposed=True,
+        has_words=False,
         first_step="fence topology",
     ),
     "the attempt in the document is not looked at": _DEPOSED_AT_ONCE,
     "burnt copies are dropped before the fences": _DEPOSED,
+    "no lease is looked at before a slot is opened": _DIES_PAUSED,
+    "a word opens under later states, too": _DIES_PAUSED,
+    "it is settled at once whether a slot was opened": _DIES_PAUSED,
+    "what is found paused is opened at the source": _DIES_PAUSED,
+    "a successor flips to a gen of its own": _DIES_PAUSED,
+    "burnt copies are dropped before it is settled": _DIES_PAUSED,
+    "what a word has opened is undone": Scope("a cancel after the word", "c", cancels=1),
     "a pause that is found is trusted": Scope("a rest and a death", "c", crashes=1, cancels=1),
 }
 """Each with a scope in which it breaks a promise."""

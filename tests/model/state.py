@@ -25,6 +25,15 @@ class Place(NamedTuple):
     gen: int
 
 
+class Leaving(NamedTuple):
+    """What a pause says of itself: the slot is opened on the other shard when the mover gives its word."""
+
+    gen: int
+    """Of the copy; the attempt of the mover that paused."""
+    revision: int
+    """Of the document that the pause made: the word names it."""
+
+
 class Doc(NamedTuple):
     """The slot states document of a shard."""
 
@@ -33,6 +42,13 @@ class Doc(NamedTuple):
     epoch_min: int
     attempt: int = 0
     """Of the mover that wrote it last: one of an earlier attempt that reads this is at its end."""
+    leaving: Leaving | None = None
+    """Of a slot that is paused: kept, as it is, by whoever takes over, until it is decided whether it was opened."""
+
+    @property
+    def opens(self) -> int:
+        """Gen under which a worker that acts under this document opens the slot at the mover's word; 0: not at all."""
+        return self.leaving.gen if self.leaving is not None and self.leaving.revision == self.revision else 0
 
 
 class Lease(NamedTuple):
@@ -57,6 +73,8 @@ class View(NamedTuple):
 
     revision: int
     is_paused: bool
+    opens: int = 0
+    """See ``Doc.opens``."""
 
 
 class Word(NamedTuple):
@@ -87,6 +105,7 @@ class Worker(NamedTuple):
     """One worker process. Pairs are per shard."""
 
     known: Place
+    """What it knows of the topology; the slot as it has opened it, where that is later."""
     views: tuple[View, View]
     valid: tuple[int, int]
     """Ticks for which it believes in its leases."""
@@ -116,6 +135,8 @@ class Mover(NamedTuple):
     timer: int = 0
     """Ticks until every lease that has not confirmed is dead."""
     tries: int = 0
+    opened: int = 0
+    """Gen under which an earlier mover's word has opened the slot; 0: none has."""
     read: str = ""
     """What it has read at the source (used by mutants that trust it)."""
 
@@ -124,10 +145,10 @@ class Message(NamedTuple):
     """A durable write on its way, that may arrive at any later moment, or never."""
 
     what: str
-    """``write``, ``place``, ``drop``, ``seal``, ``doc`` or ``topology``."""
+    """``write``, ``place``, ``drop``, ``seal``, ``doc``, ``topology`` or ``word`` (of a mover)."""
     shard: int
     number: int
-    """Gen of a row; expected revision of a document; expected epoch."""
+    """Gen of a row; expected revision of a document; expected epoch; revision that a mover's word is about."""
     value: str | Doc | Place
 
 
@@ -146,6 +167,8 @@ class State(NamedTuple):
     attempt: int
     """Of the record: that of the mover that took over last."""
     late: tuple[Message, ...]
+    said: tuple[tuple[int, int], ...]
+    """Words of movers that have landed: shard, and revision of the document that they are about."""
     shown: str
     """The longest chain that any caller has been shown: all of it must stay."""
     is_refused: bool
@@ -158,7 +181,11 @@ class State(NamedTuple):
 
     @property
     def truth(self) -> str:
-        """The order where the topology says that it is."""
+        """The order where the topology says that it is, or where it was opened since."""
+        for shard, doc in enumerate(self.docs):
+            leaving = doc.leaving
+            if leaving is not None and (shard, leaving.revision) in self.said and self.place.gen < leaving.gen:
+                return self.rows[1 - shard][leaving.gen]
         return self.rows[self.place.shard][self.place.gen]
 
 
@@ -179,7 +206,7 @@ class Scope:
     has_split_renewals: bool = False
     """Renewals are sent, land and are answered one by one, and any of that may be lost; else in one step."""
     has_words: bool = True
-    """Workers give their word beside their leases."""
+    """Workers give their word beside their leases, and movers theirs, at which slots are opened."""
     chain: str = ""
     """The order before all begins."""
     first_step: str = "copy"
@@ -201,6 +228,7 @@ class Scope:
             deposed=None,
             attempt=1,
             late=(),
+            said=(),
             shown=self.chain,
             is_refused=False,
             todo="".join(sorted(self.todo)),

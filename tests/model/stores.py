@@ -26,6 +26,21 @@ def silenced(state: State) -> State:
     return state._replace(workers=tuple(worker._replace(words=(SILENT, SILENT)) for worker in state.workers))
 
 
+def _is_heard(state: State, shard: int, revision: int) -> bool:
+    """Tells whether a mover's word about a revision can still open the slot, or tell somebody that it was opened."""
+    leaving = state.docs[shard].leaving
+    if leaving is not None and leaving.revision == revision:
+        return True
+    return any(worker.views[shard].revision == revision for worker in state.workers)
+
+
+def hushed(state: State) -> State:
+    """Returns the state without those words of movers, landed or late, that nobody will ever heed."""
+    said = tuple(word for word in state.said if _is_heard(state, *word))
+    late = tuple(m for m in state.late if m.what != "word" or _is_heard(state, m.shard, m.number))
+    return state if (said, late) == (state.said, state.late) else state._replace(said=said, late=late)
+
+
 def put_row(state: State, shard: int, gen: int, chain: str) -> State:
     """Returns the state with one row replaced."""
     gens = state.rows[shard]
@@ -37,10 +52,12 @@ def land(state: State, message: Message, mutants: Collection[str]) -> State | No
     _, shard, number, value = message
     if isinstance(value, Doc):
         present = state.docs[shard].revision == number
-        return silenced(state._replace(docs=put(state.docs, shard, value))) if present else None
+        return hushed(silenced(state._replace(docs=put(state.docs, shard, value)))) if present else None
     if isinstance(value, Place):
         present = state.place.epoch == number or "flip is unconditional" in mutants
         return state._replace(place=value) if present else None
+    if message.what == "word":
+        return state._replace(said=tuple(sorted({*state.said, (shard, number)})))
     return _land_row(state, message, mutants)
 
 
@@ -71,6 +88,8 @@ def is_spent(state: State, message: Message, mutants: Collection[str]) -> bool:
     what, shard, number, value = message
     if what == "doc":
         return state.docs[shard].revision > number
+    if what == "word":
+        return not _is_heard(state, shard, number) or (shard, number) in state.said
     if what == "topology":
         return state.place.epoch > number and "flip is unconditional" not in mutants
     if what == "seal":

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from tests.model.state import LEASE, SILENT, Lease, Message, Op, Renewal, Scope, State, View, Word, Worker
-from tests.model.stores import land, put, send_late, show
+from tests.model.state import LEASE, SILENT, Lease, Message, Op, Place, Renewal, Scope, State, View, Word, Worker
+from tests.model.stores import hushed, land, put, send_late, show
 
 Step = tuple[str, State]
 """What happens, in words, and the state after it."""
@@ -16,6 +16,8 @@ def steps(state: State, scope: Scope, mutants: Collection[str]) -> Iterator[Step
     for number, worker in enumerate(state.workers):
         name = f"worker {number}"
         for what, after in _learn(state, number, worker, mutants):
+            yield f"{name} {what}", after
+        for what, after in _open(state, number, worker, mutants):
             yield f"{name} {what}", after
         renew = _renew_in_parts if scope.has_split_renewals else _renew_at_once
         for shard in (0, 1):
@@ -77,8 +79,11 @@ def _message(op: Op) -> Message:
 def _learn(state: State, number: int, worker: Worker, mutants: Collection[str]) -> Iterator[Step]:
     """Reads the topology, or a shard's document; ends what began under another state of the slot."""
     if worker.known.epoch < state.place.epoch:
-        learned = worker._replace(known=state.place)
-        has_moved = (worker.known.shard, worker.known.gen) != (state.place.shard, state.place.gen)
+        # a slot that was opened at a word may be ahead of the topology
+        is_ahead = worker.known.gen > state.place.gen
+        known = worker.known._replace(epoch=state.place.epoch) if is_ahead else state.place
+        learned = worker._replace(known=known)
+        has_moved = (worker.known.shard, worker.known.gen) != (known.shard, known.gen)
         after = _without_op(state, number, learned, mutants) if has_moved else _with(state, number, learned)
         yield f"learns epoch {state.place.epoch}", after
     for shard, doc in enumerate(state.docs):
@@ -87,13 +92,30 @@ def _learn(state: State, number: int, worker: Worker, mutants: Collection[str]) 
         ignores_minimum = {"epoch_min is ignored", "epoch_min only at a new lease, and no wait"} & set(mutants)
         if worker.known.epoch < doc.epoch_min and not ignores_minimum:
             continue
-        adopted = worker._replace(views=put(worker.views, shard, View(doc.revision, doc.is_paused)))
+        opens = doc.opens
+        if "a word opens under later states, too" in mutants and doc.leaving is not None:
+            opens = doc.leaving.gen
+        adopted = worker._replace(views=put(worker.views, shard, View(doc.revision, doc.is_paused, opens)))
         what = f"adopts revision {doc.revision} of shard {shard} ({'paused' if doc.is_paused else 'served'})"
         ends = doc.is_paused and worker.op is not None and worker.op.shard == shard
         if ends and "operations begun before are not marked" not in mutants:
-            yield f"{what} and gives up its operation", _without_op(state, number, adopted, mutants)
+            yield f"{what} and gives up its operation", hushed(_without_op(state, number, adopted, mutants))
         else:
-            yield what, _with(state, number, adopted)
+            yield what, hushed(_with(state, number, adopted))
+
+
+def _open(state: State, number: int, worker: Worker, mutants: Collection[str]) -> Iterator[Step]:
+    """Opens the slot on the other shard, at the mover's word: looks for that, and then at its lease and its states."""
+    shard, view = worker.known.shard, worker.views[worker.known.shard]
+    revision = view.revision
+    if "a word opens under later states, too" in mutants and (leaving := state.docs[shard].leaving) is not None:
+        revision = leaving.revision
+    if not view.opens or view.opens <= worker.known.gen or (shard, revision) not in state.said:
+        return
+    if worker.valid[shard] == 0 and "no lease is looked at before a slot is opened" not in mutants:
+        return
+    opened = worker._replace(known=Place(worker.known.epoch, 1 - shard, view.opens))
+    yield f"opens the slot on shard {1 - shard}, gen {view.opens}", _without_op(state, number, opened, mutants)
 
 
 def _may_renew(state: State, worker: Worker, shard: int, mutants: Collection[str]) -> bool:
@@ -160,7 +182,7 @@ def _tell(state: State, number: int, worker: Worker, shard: int, mutants: Collec
     if lease is None or not (view.is_paused or is_early):
         return
     word = Word(state.docs[shard].revision if is_early else view.revision, worker.known.epoch)
-    confirms = "confirm" in waiting and word.revision > max(said.revision, lease.revision)
+    confirms = waiting & {"confirm", "settle"} and word.revision > max(said.revision, lease.revision)
     knows = "known" in waiting and word.epoch > max(said.epoch, lease.epoch)
     if not (confirms or knows):
         return

@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
@@ -12,11 +12,11 @@ from typing import Final
 from shards.assembly import StorageSettings, shard_over
 from shards.caches.local import LocalCache
 from shards.contract import MARK_BYTES, CommitLimits, Consistency, Outcome, Row, StoreError, Verdict
-from shards.facts import Facts
+from shards.facts import Fact, Facts
 from shards.following import Follower, OpenShard
 from shards.handing.handing import Handing
 from shards.keys import Key, key_of, mint_uuid7, order_id_of, slot_of
-from shards.leases import LeaseWatch, SlotStates, SlotStatesWriter
+from shards.leases import SCOPE, LeaseWatch, Leaving, SlotStates, SlotStatesWriter
 from shards.leases.hold import boottime_s
 from shards.places import Places
 from shards.routing import Router
@@ -212,21 +212,33 @@ class World:
             writer, watch = writers[source], watches[source]
             await change(writer, is_active=True)
             self._copy(slot, source, old, target, attempt)
-            states = await change(writer, attempt=attempt, pause=frozenset({slot}))
-            written_s = boottime_s()
-            await watch.look()
-            while watch.pending(states.revision, written_s):
-                await pass_time(0.01)
-                await watch.look()
+            targets = {slot: target} if self.chance.random() < 0.8 else None
+            states = await change(writer, attempt=attempt, pause=frozenset({slot}), targets=targets)
+            await self._confirmed(watch, states)
             if self.chance.random() < 0.2:
                 await change(writer, unpause=frozenset({slot}))
                 continue
             self._copy(slot, source, old, target, attempt)
+            gen = attempt
+            if states.opens is not None:
+                facts, word = self.homes[source].truth, states.opens
+                saying = asyncio.ensure_future(self._say(facts, word, self.chance.choice([0, 0.2, 12])))
+                if self.chance.random() < 0.5:
+                    # the mover is gone, and its word on its way: another one settles whether the slot was opened
+                    attempt += 1
+                    await self._confirmed(watch, await change(writer, attempt=attempt))
+                    if await facts.revision(SCOPE, word.word_name) != word.revision:
+                        await change(writer, unpause=frozenset({slot}))
+                        self.told["settled"] += 1
+                        continue
+                    self.told["found"] += 1
+                else:
+                    await saying
             flipped = Topology(
                 topology.epoch + 1,
                 topology.shards,
                 (*topology.slot_shards[:slot], target, *topology.slot_shards[slot + 1 :]),
-                (*topology.slot_gens[:slot], attempt, *topology.slot_gens[slot + 1 :]),
+                (*topology.slot_gens[:slot], gen, *topology.slot_gens[slot + 1 :]),
                 2,
             )
             assert await topologies.compare_and_set(topology.epoch, flipped)
@@ -236,6 +248,17 @@ class World:
                 await pass_time(0.01)
                 await watch.look()
             await change(writer, is_active=False, unpause=frozenset({slot}), epoch_min=flipped.epoch)
+
+    async def _say(self, facts: Facts, word: Leaving, late_s: float) -> None:
+        await pass_time(self.chance.uniform(0, late_s))
+        await facts.tell(SCOPE, word.word_name, Fact(word.revision, b""))
+
+    async def _confirmed(self, watch: LeaseWatch, states: SlotStates) -> None:
+        written_s = boottime_s()
+        await watch.look()
+        while watch.pending(states.revision, written_s):
+            await pass_time(0.01)
+            await watch.look()
 
     def _copy(self, slot: int, source: int, old: int, target: int, gen: int) -> None:
         there = self.stores[target].rows
@@ -350,10 +373,13 @@ async def change(
     is_active: bool | None = None,
     pause: frozenset[int] = frozenset(),
     unpause: frozenset[int] = frozenset(),
+    targets: Mapping[int, int] | None = None,
 ) -> SlotStates:
     """Changes the states of a shard's slots, as the one mover there is."""
     before = await writer.read()
-    after = before.next(attempt=attempt, epoch_min=epoch_min, is_active=is_active, pause=pause, unpause=unpause)
+    after = before.next(
+        attempt=attempt, epoch_min=epoch_min, is_active=is_active, pause=pause, unpause=unpause, targets=targets
+    )
     assert await writer.replace(before, after)
     return after
 

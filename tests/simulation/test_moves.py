@@ -40,7 +40,7 @@ def test_moves_lose_nothing_and_answer_nothing_stale() -> None:
         flips += world.flips
     assert flips > SEEDS
     assert told["APPLIED"] > 10 * SEEDS
-    assert min(told[word] for word in ("handed", "closed", "silent", "refused")) > 0
+    assert min(told[word] for word in ("handed", "closed", "silent", "refused", "settled", "found")) > 0
 
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -102,6 +102,18 @@ def any_topology_will_do(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(keeper, "read_states", without)
     patch.setattr(keeper, "glance_states", glance_without)
+
+
+@plant
+def a_word_is_heeded_without_a_lease(patch: pytest.MonkeyPatch) -> None:
+    """A worker that was frozen opens a slot at a word that landed when its lease had ended."""
+    patch.setattr(keeper.Keeper, "_acts_under", lambda _keeper, _revision: True)
+
+
+@plant
+def a_word_opens_under_later_states(patch: pytest.MonkeyPatch) -> None:
+    """Who has taken over finds no word, and a worker that knows of it heeds one that lands after that."""
+    patch.setattr(SlotStates, "opens", property(lambda states: states.leaving))
 
 
 @pytest.mark.parametrize("name", PLANTS)

@@ -17,6 +17,8 @@ class MemoryFacts(Facts):
     the world there.
     """
 
+    tells_for_good = True
+
     def __init__(self, between: Callable[[str, bool], Awaitable[None]] | None = None) -> None:
         self.kept: dict[tuple[str, str], Fact] = {}
         self.between = between

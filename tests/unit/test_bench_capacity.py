@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.capacity import LONG_TRIES, STEP, STEP_TRIES, STEPS_MAX, Capacity, Offer, search
+from bench.capacity import IN_TIME_MIN, LONG_TRIES, STEP, STEP_TRIES, STEPS_MAX, Capacity, Offer, search
 from bench.rounds import OTHERS_MAX
 
 BRIEF_S, LONG_S = 6.0, 30.0
@@ -40,7 +40,7 @@ def test_the_capacity_is_what_half_a_minute_bears(closed: float, more: float, sh
     """A capacity that is called borne was borne for as long as a burst lasts, and offers stay within their bounds."""
     service = Service(closed * more, closed * more * share, left=left)
     found = service.capacity(closed)
-    assert found.brief <= closed * more
+    assert found.brief * IN_TIME_MIN <= closed * more  # one of a hundred may be late
     assert found.sustained <= found.brief
     if found.is_borne:
         assert (found.sustained, LONG_S) == service.offers[-1]

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import pytest
 
@@ -44,6 +44,10 @@ class Worker:
         """Notes it."""
         assert shard == SHARD
         self.steps.append(f"serving but {sorted(paused)}")
+
+    def open(self, targets: Iterable[tuple[int, int]], gen: int) -> None:
+        """Notes it."""
+        self.steps.append(f"opened {sorted(targets)} under {gen}")
 
     async def reach(self, epoch: int) -> None:
         """Knows a topology as far as there is one."""
@@ -273,3 +277,53 @@ def test_measures_are_told(answered: int) -> None:
         assert (told.rate, told.p99_ms) == (0, 0)
 
     virtual_time.run(play())
+
+
+@simulated
+async def test_a_word_opens_slots_where_they_go_while_the_lease_is_held(worker: Worker) -> None:
+    """The mover's word about the very states that paused a slot opens it; a lease that has ended heeds none."""
+    writer = SlotStatesWriter(worker.facts)
+    states = await writer.read()
+    told = (SCOPE, "open/7")
+
+    async def pause(slot: int) -> SlotStates:
+        before = await writer.read()
+        paused = before.next(attempt=7, is_active=True, pause=frozenset({slot}), targets={slot: 9})
+        assert await writer.replace(before, paused)
+        await pass_time(2)
+        return paused
+
+    paused = await pause(5)
+    worker.facts.kept[told] = Fact(states.revision, b"")  # about other states
+    await pass_time(1)
+    assert not [step for step in worker.steps if step.startswith("opened")]
+
+    async def between(operation: str, _is_done: bool) -> None:
+        if operation == "renew":
+            raise FactsLost
+
+    worker.facts.between = between
+    await pass_time(2 * LEASE_S)
+    worker.facts.kept[told] = Fact(paused.revision, b"")
+    await pass_time(1)
+    assert not [step for step in worker.steps if step.startswith("opened")]
+    worker.facts.between = None
+    await pass_time(2)  # until its lease is there again, under the same states
+    assert [step for step in worker.steps if step.startswith("opened")] == ["opened [(5, 9)] under 7"]
+
+
+@simulated
+async def test_a_word_about_earlier_states_opens_nothing(worker: Worker) -> None:
+    """Who acts under the states of the mover that has taken over does not heed the word of the one before."""
+    writer = SlotStatesWriter(worker.facts)
+    before = await writer.read()
+    paused = before.next(attempt=7, is_active=True, pause=frozenset({5}), targets={5: 9})
+    assert await writer.replace(before, paused)
+    await pass_time(2)
+    fenced = paused.next(attempt=8)
+    assert fenced.leaving == paused.leaving
+    assert await writer.replace(paused, fenced)
+    await pass_time(2)
+    worker.facts.kept[SCOPE, "open/7"] = Fact(paused.revision, b"")
+    await pass_time(2)
+    assert not [step for step in worker.steps if step.startswith("opened")]

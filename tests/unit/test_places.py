@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,25 @@ class World:
             if row.key.slot == slot:
                 self.target.rows[row.key._replace(gen=9)] = row._replace(key=row.key._replace(gen=9))
         self.places.adopt(flipped(slot))
+
+
+async def test_a_slot_that_was_opened_stays_where_it_is_until_a_topology_knows_better() -> None:
+    """It is served from its target before the topology says so, no topology of before takes it back; a later may."""
+    world, row = World(), new_row("customer")
+    slot = row.key.slot
+    await world.places.pause(SOURCE, frozenset({slot}))
+    world.places.open([(slot, TARGET)], 9)
+    assert await world.write(row) is APPLIED
+    assert [key.gen for key in world.target.rows] == [9]
+    world.places.adopt(replace(BEFORE, epoch=2))
+    world.places.serve(SOURCE, frozenset())
+    assert await world.read(row) is not None
+    world.places.adopt(flipped(slot, epoch=3))
+    assert await world.read(row) is not None
+    world.places.open([(slot, SOURCE)], 9)
+    assert world.places.slots[slot].shard_id == TARGET
+    world.places.adopt(flipped(slot, epoch=4, gen=11, shard=SOURCE))
+    assert (world.places.slots[slot].shard_id, world.places.slots[slot].gen) == (SOURCE, 11)
 
 
 async def test_operations_wait_while_their_slot_is_paused() -> None:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from shards.contract import StoreError
-from shards.leases import SCOPE, Lease, SlotStates
+from shards.leases import SCOPE, Lease, Leaving, SlotStates
 from shards.leases.states import STATES
 from shards.rebalance.fleet import Deposed, nowhere
 from shards.rebalance.gates import Gates
@@ -34,7 +34,7 @@ def test_a_pause_waits_for_each_worker_or_for_the_end_of_its_lease() -> None:
         clock = asyncio.get_running_loop().time
         await lease(facts, "quick", 1)
         await lease(facts, "dead", 1)
-        written = await gates.pause([7])
+        written = await gates.pause({7: 1})
         assert SlotStates.from_fact(facts.kept[SCOPE, STATES]).paused == frozenset({7})
         began = clock()
         waiting = asyncio.ensure_future(gates.confirmed(written))
@@ -51,6 +51,30 @@ def test_a_pause_waits_for_each_worker_or_for_the_end_of_its_lease() -> None:
     for_the_dead, for_nobody = run(main())
     assert 5.0 < for_the_dead < 5.5
     assert for_nobody < 0.1
+
+
+def test_whether_slots_were_opened_is_settled_when_nobody_can_open_them_any_more() -> None:
+    """Who takes over waits for every worker, also one that is silent; then the word that is there decides."""
+
+    async def main(*, is_late: bool) -> tuple[float, Leaving | None]:
+        facts = MemoryFacts()
+        before, clock = gates_over(facts, 1), asyncio.get_running_loop().time
+        await lease(facts, "silent", 1)
+        written = await before.pause({7: 1})
+        after = gates_over(facts, 2)
+        fenced = await after.fence(is_active=True)
+        began = clock()
+        settling = asyncio.ensure_future(after.settle(fenced))
+        await asyncio.sleep(6 if is_late else 3)  # sleep: simulated, longer, or shorter, than a lease
+        await before.open(written)
+        return clock() - began if settling.done() else 0, await settling
+
+    waited, opened = run(main(is_late=True))
+    assert waited > 5
+    assert opened is None
+    _, opened = run(main(is_late=False))
+    assert opened is not None
+    assert (opened.gen, opened.targets) == (1, ((7, 1),))
 
 
 def test_ended_leases_are_cleared_away_whoever_looks_meanwhile() -> None:
@@ -119,8 +143,8 @@ def test_a_change_is_made_until_it_has_certainly_won() -> None:
         gates = gates_over(facts)
         await gates.fence(is_active=True)
         facts.between = between
-        await gates.pause([1])
-        await gates.pause([2])
+        await gates.pause({1: 1})
+        await gates.pause({2: 1})
         assert SlotStates.from_fact(facts.kept[SCOPE, STATES]).paused == frozenset({1, 2})
         facts.between = None
         await gates_over(facts, attempt=2).fence(is_active=True)

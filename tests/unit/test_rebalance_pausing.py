@@ -3,14 +3,14 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards.rebalance.pausing import AIM_S, Pause, Together, mean_steps_ms
+from shards.rebalance.pausing import AIM_S, Calm, Pause, Together, mean_steps_ms
 
 MOST = 16
 
 
 def pause(slots: int, copied_s: float) -> Pause:
     """A pause of so many slots, whose rest took so long to copy, and everything else long."""
-    return Pause(slots, 1.0, 1.0, copied_s, 1.0, 1.0)
+    return Pause(slots, 1.0, 1.0, copied_s, 1.0, 1.0, 1.0)
 
 
 @given(st.lists(st.floats(0, 1)))
@@ -40,10 +40,20 @@ def test_a_pause_of_fewer_slots_says_nothing_of_more() -> None:
     assert together.slots == before
 
 
+def test_an_answer_is_late_by_what_is_usual_and_never_when_it_is_prompt() -> None:
+    """A store that is slow always is as calm as it gets; one that is late for once is not, but for milliseconds."""
+    calm = Calm()
+    assert all(calm.is_usual(took_s) for took_s in (0.05, 0.06, 0.05, 0.07))
+    assert not calm.is_usual(0.2)
+    assert calm.is_usual(0.06)
+    quick = Calm()
+    assert all(quick.is_usual(took_s) for took_s in (0.001, 0.001, 0.004, 0.015))
+
+
 def test_the_steps_are_told_by_name_in_their_order() -> None:
     """What pauses are spent on is the mean of each step, in milliseconds."""
-    told = mean_steps_ms([Pause(1, 0.1, 0.2, 0.3, 0.4, 0.5), Pause(1, 0.3, 0.4, 0.5, 0.6, 0.7)])
+    told = mean_steps_ms([Pause(1, 0.1, 0.2, 0.3, 0.1, 0.4, 0.5), Pause(1, 0.3, 0.4, 0.5, 0.3, 0.6, 0.7)])
     assert [(name, round(ms)) for name, ms in told.items()] == [
-        ("asked", 200), ("confirmed", 300), ("copied", 400), ("flipped", 500), ("known", 600),
+        ("asked", 200), ("confirmed", 300), ("copied", 400), ("opened", 200), ("flipped", 500), ("known", 600),
     ]  # fmt: skip
     assert mean_steps_ms([]) == {}

@@ -39,8 +39,9 @@ def test_a_record_comes_back_as_it_was_written() -> None:
     assert RebalanceRecord.from_bytes(record.to_bytes()).entries[-1].command is Command.PAUSE
     with pytest.raises(RecordDamaged):
         RebalanceRecord.from_bytes(b"\x00" + record.to_bytes()[1:])
-    with pytest.raises(RecordDamaged, match="format 2"):
-        RebalanceRecord.from_bytes(record.to_bytes()[:1] + b"\x02" + record.to_bytes()[2:])
+    with pytest.raises(RecordDamaged, match="format 3"):
+        RebalanceRecord.from_bytes(record.to_bytes()[:1] + b"\x03" + record.to_bytes()[2:])
+    assert RebalanceRecord.from_bytes(record.to_bytes()[:1] + b"\x01" + record.to_bytes()[2:]) == record
 
 
 def test_an_attempt_is_above_every_gen_and_every_attempt_before_it() -> None:

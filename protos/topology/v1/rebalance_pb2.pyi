@@ -1011,6 +1011,7 @@ class VerifyRebalanceResponse(_message.Message):
     WRONG_FIELD_NUMBER: _builtins.int
     ELAPSED_S_FIELD_NUMBER: _builtins.int
     DONE_FIELD_NUMBER: _builtins.int
+    ORDERS_LATE_FIELD_NUMBER: _builtins.int
     slots: _builtins.int
     """Slots to look at."""
     slots_done: _builtins.int
@@ -1025,6 +1026,8 @@ class VerifyRebalanceResponse(_message.Message):
     """Seconds it has taken."""
     done: _builtins.bool
     """The last telling: this is the result."""
+    orders_late: _builtins.int
+    """Writes that landed on old copies after their slots had moved, and were never acknowledged; not among the wrong."""
     @_builtins.property
     def wrong(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """One line for each of them, at most 100; in the last telling only."""
@@ -1040,10 +1043,11 @@ class VerifyRebalanceResponse(_message.Message):
         wrong: _abc.Iterable[_builtins.str] | None = ...,
         elapsed_s: _builtins.float = ...,
         done: _builtins.bool = ...,
+        orders_late: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "elapsed_s", b"elapsed_s", "orders", b"orders", "orders_compared", b"orders_compared", "orders_wrong", b"orders_wrong", "slots", b"slots", "slots_done", b"slots_done", "wrong", b"wrong"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "elapsed_s", b"elapsed_s", "orders", b"orders", "orders_compared", b"orders_compared", "orders_late", b"orders_late", "orders_wrong", b"orders_wrong", "slots", b"slots", "slots_done", b"slots_done", "wrong", b"wrong"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -103,6 +103,7 @@ def report(value: Report) -> Mapping[str, Any]:
         "slots": value.slots,
         "rows": value.rows,
         "compared": value.compared,
+        "late": value.late,
         "wrong": value.wrong,
         "named": value.named,
         "seconds": round(value.seconds, 3),

@@ -223,6 +223,8 @@ def report(value: Report) -> RenderableType:
     facts.add_row(
         "Orders", f"{value.rows:,} read ({value.rows_per_s:,.0f}/s), {value.compared:,} compared with the old copy"
     )
+    if value.late:
+        facts.add_row("Late", f"{value.late:,} never acknowledged, on old copies only: they landed after the move")
     wrong = Text(f"{value.wrong:,}", style="bold red") if value.wrong else Text("none", style="green")
     facts.add_row("Wrong", wrong)
     return Group(facts, *(Text(f"  {line}", style="red") for line in value.named))

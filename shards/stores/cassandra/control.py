@@ -21,6 +21,8 @@ _PAUSE_S: Final = 0.2
 class Control(Facts):
     """The control table of one keyspace, over a session that others close."""
 
+    tells_for_good = True
+
     def __init__(self, session: Session, statements: Statements) -> None:
         self._session = session
         self._statements = statements

@@ -42,11 +42,15 @@ _REMEMBERED_MAX: Final = 128
 _WATERMARK_S: Final = 60.0
 """For so long a watermark is believed to be where it was: an older one means a few more buckets to look into."""
 _LOWEST_TOKEN: Final = -(2**63)
+_BUCKETS_MAX: Final = 16
+"""Buckets that one statement looks into; it names as many always, the last one again where there are fewer."""
+_BUCKETS: Final = f"({', '.join('?' * _BUCKETS_MAX)})"
 
 _TEXTS: Final = {
-    "versions": "SELECT order_id, version FROM ks.orders WHERE lane = ? AND bucket = ? AND slot = ? AND gen = ?",
+    "versions": """
+        SELECT order_id, version FROM ks.orders WHERE lane = ? AND bucket IN (buckets) AND slot = ? AND gen = ?""",
     "indexed": "SELECT bucket FROM ks.customer_buckets WHERE slot = ? AND gen = ?",
-    "sealed": "SELECT sealed FROM ks.orders WHERE lane = ? AND bucket = ? LIMIT 1",
+    "sealed": "SELECT bucket, sealed FROM ks.orders WHERE lane = ? AND bucket IN (buckets) PER PARTITION LIMIT 1",
     "partitions": """
         SELECT DISTINCT lane, bucket, sealed, token(lane, bucket) FROM ks.orders
         WHERE token(lane, bucket) > ? LIMIT ?""",
@@ -109,17 +113,17 @@ class CassandraCopies(Copies):
         return CassandraFacts(self._connection)
 
     async def versions(self, slot: int, gen: int) -> Mapping[bytes, int]:
-        """See ``Copies.versions``. One read a bucket; those known from the last time are not waited for to be named."""
+        """See ``Copies.versions``. Buckets known from the last time are not waited for to be named."""
         link, own = await self._link()
         lane = slot % self._lanes
 
-        async def one(bucket: int) -> Sequence[tuple[object, ...]]:
-            return await link.session.execute(own.versions, (lane, bucket, slot, gen), Kind.READ)
+        async def one(buckets: Sequence[int]) -> Sequence[tuple[object, ...]]:
+            return await link.session.execute(own.versions, (lane, *buckets, slot, gen), Kind.READ)
 
         # first: the index, asked below, is complete up to here
         buckets = self._buckets_of.get((slot, gen), frozenset()).union(await self._window(link, lane))
-        indexed, found = await asyncio.gather(self._indexed(link, own, slot, gen), _each(sorted(buckets), one))
-        found += await _each(sorted(indexed - buckets), one)
+        indexed, found = await asyncio.gather(self._indexed(link, own, slot, gen), _each(_named(buckets), one))
+        found += await _each(_named(indexed - buckets), one)
         self._buckets_of[slot, gen] = indexed
         self._buckets_of.move_to_end((slot, gen))
         while len(self._buckets_of) > _REMEMBERED_MAX:
@@ -162,13 +166,12 @@ class CassandraCopies(Copies):
         lane = slot % self._lanes
         if first_bucket <= 0:
             return {bucket for found, bucket, is_sealed in await _partitions(link, own) if found == lane and is_sealed}
-        buckets = range(first_bucket, self._now_bucket() + 2)
 
-        async def one(bucket: int) -> bool:
-            found = await link.session.execute(own.sealed, (lane, bucket), Kind.READ)
-            return bool(found and found[0][0])
+        async def one(buckets: Sequence[int]) -> Sequence[tuple[object, ...]]:
+            return await link.session.execute(own.sealed, (lane, *buckets), Kind.READ)
 
-        return {bucket for bucket, is_sealed in zip(buckets, await _each(buckets, one), strict=True) if is_sealed}
+        found = await _each(_named(range(first_bucket, self._now_bucket() + 2)), one)
+        return {cast("int", bucket) for rows in found for bucket, is_sealed in rows if is_sealed}
 
     async def seal(self, slot: int, buckets: AbstractSet[int]) -> None:
         """See ``Copies.seal``. What the watermark says to be sealed is passed over."""
@@ -227,7 +230,8 @@ class CassandraCopies(Copies):
     async def _link(self) -> tuple[Link, _Statements]:
         link = self._connection.link()
         if self._prepared is None or self._prepared[0] is not link.session:
-            texts = [text.replace(" ks.", f" {self._settings.keyspace}.") for text in _TEXTS.values()]
+            keyspace = self._settings.keyspace
+            texts = [text.replace(" ks.", f" {keyspace}.").replace("(buckets)", _BUCKETS) for text in _TEXTS.values()]
             prepared = await asyncio.gather(*(link.session.prepare(" ".join(text.split())) for text in texts))
             self._prepared = (link.session, _Statements(**dict(zip(_TEXTS, prepared, strict=True))))
         return link, self._prepared[1]
@@ -326,6 +330,13 @@ async def _partitions(link: Link, own: _Statements) -> list[tuple[int, int, bool
         if len(found) < _PAGE:
             return partitions
         token = cast("int", found[-1][3])
+
+
+def _named(buckets: Iterable[int]) -> list[list[int]]:
+    """Returns buckets as statements name them: ``_BUCKETS_MAX`` each."""
+    todo = sorted(buckets)
+    groups = [todo[start : start + _BUCKETS_MAX] for start in range(0, len(todo), _BUCKETS_MAX)]
+    return [group + group[-1:] * (_BUCKETS_MAX - len(group)) for group in groups]
 
 
 async def _each(items: Iterable[T], call: Callable[[T], Awaitable[R]]) -> list[R]:

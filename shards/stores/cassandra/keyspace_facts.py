@@ -12,6 +12,8 @@ from shards.stores.cassandra.connection import Connection
 class CassandraFacts(Facts):
     """The facts in the control table of a keyspace; ``Unavailable`` while it is not connected."""
 
+    tells_for_good = True
+
     def __init__(self, connection: Connection) -> None:
         """``close`` closes the connection; ``open`` makes one."""
         self._connection = connection

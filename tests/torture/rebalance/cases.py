@@ -22,7 +22,7 @@ from tests.torture.history.nemesis import KillNode, KillWorker
 FROZEN_S: Final = 7.0
 """Longer than a lease lasts."""
 
-SECOND: Final = frozenset({"index and place", "pause", "final place", "flip", "unpause", "fence states"})
+SECOND: Final = frozenset({"index and place", "pause", "final place", "open", "flip", "unpause", "fence states"})
 """Steps that come more than once; a mover dies at the second time, when something has been done already."""
 
 
@@ -121,8 +121,9 @@ NODE_CASES: Final = tuple(
 
 
 def cases_of(store: str) -> Sequence[Case]:
-    """Returns every case of a store: the embedded one has no nodes."""
-    return (*MOVER_CASES, *WORKER_CASES, *(NODE_CASES if store == "cassandra" else ()))
+    """Returns every case of a store: the embedded one has no nodes, and no word opens slots there."""
+    cases = [case for case in MOVER_CASES if store == "cassandra" or not case.name.endswith(" open")]
+    return (*cases, *WORKER_CASES, *(NODE_CASES if store == "cassandra" else ()))
 
 
 THERE_AND_BACK: Final = "nothing killed"
