@@ -15,7 +15,8 @@ from typing import Final
 
 K: Final = 2.0
 """Calls sent for one that is accepted, at most. 2 keeps looking whether there is room again, at the cost of one refusal
-for each call served."""
+for each call served. With 1.5 half of the calls were still held back 5 s after a burst, and no more were served in it
+(docs/performance.md)."""
 
 FORGET_S: Final = 1.0
 """In so many seconds all but a third of what was is forgotten. After a burst of ten times the capacity a client holds
