@@ -22,9 +22,8 @@ SMALL: Final = (
 LARGE: Final = (
     Scope("words of two workers", "cr", workers=2),
     Scope("a mover that is thought dead at once", "c", crashes=1, has_deposed=True, first_step="fence topology"),
-    Scope("a mover that is thought dead", "c", crashes=1, has_deposed=True),
+    Scope("a mover that is thought dead", "c", crashes=1, has_deposed=True, has_words=False),
     Scope("creates through delayed renewals", "cr", has_split_renewals=True),
-    Scope("two workers, and a mover that dies while the slot is paused", "c", workers=2, crashes=1, first_step="pause"),
     Scope("there and back twice", "c", moves=((0, 1), (1, 0), (0, 1))),
 )
 """Explored by `make torture`."""
