@@ -133,9 +133,13 @@ class Worker:
         """Freezes for moments shorter and longer than a lease."""
         while True:
             await pass_time(chance.uniform(0, 15))
-            self.running.clear()
-            await pass_time(chance.choice([0.1, 3, 6, 9]))
-            self.running.set()
+            await self.freeze(chance.choice([0.1, 3, 6, 9]))
+
+    async def freeze(self, seconds: float) -> None:
+        """Stops at once, and goes on after that; sooner where it was stopped before."""
+        self.running.clear()
+        await pass_time(seconds)
+        self.running.set()
 
 
 class World:
@@ -174,7 +178,7 @@ class World:
         await asyncio.gather(*(worker.start() for worker in workers))
         until_s = time.monotonic() + _PLAY_S
         background = [asyncio.ensure_future(worker.freeze_now_and_then(self.chance)) for worker in workers]
-        mover = asyncio.ensure_future(self._move(until_s))
+        mover = asyncio.ensure_future(self._move(until_s, workers))
         async with asyncio.TaskGroup() as callers:
             for _ in range(12):
                 callers.create_task(self._call(workers, until_s))
@@ -196,11 +200,12 @@ class World:
 
     # ------------------------------------------------------------------------------------------------------- the mover
 
-    async def _move(self, until_s: float) -> None:
+    async def _move(self, until_s: float, workers: Sequence[Worker]) -> None:
         topologies = TopologyStore(self.home.truth)
         writers = [SlotStatesWriter(home.truth) for home in self.homes]
         watches = [LeaseWatch(home.truth) for home in self.homes]
         attempt = 0
+        background: list[asyncio.Future[None]] = []
         while time.monotonic() < until_s:
             await pass_time(self.chance.uniform(0, 4))
             attempt += 1
@@ -218,22 +223,30 @@ class World:
             if self.chance.random() < 0.2:
                 await change(writer, unpause=frozenset({slot}))
                 continue
+            await pass_time(self.chance.choice([0, 0.05, 2]))  # the rest is copied, and compared
             self._copy(slot, source, old, target, attempt)
             gen = attempt
             if states.opens is not None:
                 facts, word = self.homes[source].truth, states.opens
-                saying = asyncio.ensure_future(self._say(facts, word, self.chance.choice([0, 0.2, 12])))
                 if self.chance.random() < 0.5:
-                    # the mover is gone, and its word on its way: another one settles whether the slot was opened
+                    # the mover is gone, its word on its way, and perhaps a worker stopped with it; another mover
+                    # settles whether the slot was opened
+                    late_s = self.chance.choice([0.1, self.chance.uniform(0, 12), self.chance.uniform(5, 12)])
+                    background.append(asyncio.ensure_future(self._say(facts, word, late_s)))
+                    if self.chance.random() < 0.5 and time.monotonic() < until_s:
+                        stopping = self.chance.choice(workers).freeze(self.chance.choice([9, 12]))
+                        background.append(asyncio.ensure_future(stopping))
                     attempt += 1
+                    await pass_time(self.chance.choice([0, 0.1, 3]))
                     await self._confirmed(watch, await change(writer, attempt=attempt))
                     if await facts.revision(SCOPE, word.word_name) != word.revision:
+                        await pass_time(self.chance.choice([0, 3]))
                         await change(writer, unpause=frozenset({slot}))
                         self.told["settled"] += 1
                         continue
                     self.told["found"] += 1
                 else:
-                    await saying
+                    await self._say(facts, word, self.chance.choice([0, 0.2, self.chance.uniform(0, 12)]))
             flipped = Topology(
                 topology.epoch + 1,
                 topology.shards,
@@ -250,7 +263,7 @@ class World:
             await change(writer, is_active=False, unpause=frozenset({slot}), epoch_min=flipped.epoch)
 
     async def _say(self, facts: Facts, word: Leaving, late_s: float) -> None:
-        await pass_time(self.chance.uniform(0, late_s))
+        await pass_time(late_s)
         await facts.tell(SCOPE, word.word_name, Fact(word.revision, b""))
 
     async def _confirmed(self, watch: LeaseWatch, states: SlotStates) -> None:

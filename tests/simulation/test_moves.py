@@ -21,7 +21,7 @@ from shards.places import Places
 from tests.simulation.moves_world import play
 
 SEEDS: Final = int(os.environ.get("CREST_SIMULATION_SEEDS", "16"))
-SEEDS_TO_CATCH_MAX: Final = 60
+SEEDS_TO_CATCH_MAX: Final = 240
 """A planted bug that so many runs do not show would be one that the simulation is blind to."""
 
 

@@ -48,7 +48,7 @@ def _at(loop: asyncio.AbstractEventLoop) -> Callable[[int], float]:
 def run(main: Coroutine[Any, Any, _T]) -> _T:
     """Runs a coroutine in simulated time, and returns its result.
 
-    ``time.monotonic`` and ``time.clock_gettime`` tell the simulated time meanwhile.
+    ``time.monotonic``, ``time.time`` and ``time.clock_gettime`` tell the simulated time meanwhile.
 
     Fails when a task raised and nobody looked, and when everything waits for ever.
     """
@@ -56,7 +56,11 @@ def run(main: Coroutine[Any, Any, _T]) -> _T:
     with asyncio.Runner(loop_factory=_Loop) as runner:
         loop = runner.get_loop()
         loop.set_exception_handler(lambda _, context: unseen.append(context))
-        with mock.patch.object(time, "monotonic", loop.time), mock.patch.object(time, "clock_gettime", _at(loop)):
+        with (
+            mock.patch.object(time, "monotonic", loop.time),
+            mock.patch.object(time, "time", loop.time),
+            mock.patch.object(time, "clock_gettime", _at(loop)),
+        ):
             result = runner.run(main)
     assert not unseen, unseen
     return result
