@@ -229,22 +229,16 @@ class World:
             if states.opens is not None:
                 facts, word = self.homes[source].truth, states.opens
                 if self.chance.random() < 0.5:
-                    # the mover is gone, its word on its way, and perhaps a worker stopped with it; another mover
-                    # settles whether the slot was opened
+                    attempt += 1
                     late_s = self.chance.choice([0.1, self.chance.uniform(0, 12), self.chance.uniform(5, 12)])
+                    # the mover is gone, its word on its way, and perhaps a worker stopped with it
                     background.append(asyncio.ensure_future(self._say(facts, word, late_s)))
                     if self.chance.random() < 0.5 and time.monotonic() < until_s:
                         stopping = self.chance.choice(workers).freeze(self.chance.choice([9, 12]))
                         background.append(asyncio.ensure_future(stopping))
-                    attempt += 1
-                    await pass_time(self.chance.choice([0, 0.1, 3]))
-                    await self._confirmed(watch, await change(writer, attempt=attempt))
-                    if await facts.revision(SCOPE, word.word_name) != word.revision:
-                        await pass_time(self.chance.choice([0, 3]))
+                    if not await self._settled(writer, watch, attempt, facts, word):
                         await change(writer, unpause=frozenset({slot}))
-                        self.told["settled"] += 1
                         continue
-                    self.told["found"] += 1
                 else:
                     await self._say(facts, word, self.chance.choice([0, 0.2, self.chance.uniform(0, 12)]))
             flipped = Topology(
@@ -261,6 +255,17 @@ class World:
                 await pass_time(0.01)
                 await watch.look()
             await change(writer, is_active=False, unpause=frozenset({slot}), epoch_min=flipped.epoch)
+
+    async def _settled(
+        self, writer: SlotStatesWriter, watch: LeaseWatch, attempt: int, facts: Facts, word: Leaving
+    ) -> bool:
+        """Takes over; tells whether the slot was opened at the word, once nobody can open it any more."""
+        await pass_time(self.chance.choice([0, 0.1, 3]))
+        await self._confirmed(watch, await change(writer, attempt=attempt))
+        is_found = await facts.revision(SCOPE, word.word_name) == word.revision
+        self.told["found" if is_found else "settled"] += 1
+        await pass_time(self.chance.choice([0, 3]))
+        return is_found
 
     async def _say(self, facts: Facts, word: Leaving, late_s: float) -> None:
         await pass_time(late_s)
