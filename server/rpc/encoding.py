@@ -3,7 +3,7 @@
 The wire format is public and fixed (https://protobuf.dev/programming-guides/encoding): a field is its tag, which is
 ``number * 8 + type`` and here one byte, then a varint, or the length of what follows and that. Written is what the
 library's deterministic serialization of a filled message gives, byte for byte (a test compares them): fields by number,
-entries of a map by key, and nothing for a value that is the default of its type.
+entries of a map in an order of their own, and nothing for a value that is the default of its type.
 
 While it is put together an answer is a text that has one character for each byte (Latin-1). CPython makes such a text
 by one f-string a line of the order, where bytes would take a join of many; and a text of the order that is ASCII, as
@@ -15,6 +15,7 @@ at most 127 bytes has a length of one byte.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -24,6 +25,9 @@ _CHARACTER_A_BYTE: Final = "latin-1"
 
 _LIVES_MAX: Final = 64
 """Lives remembered as text: the orders of a batch have one in common. With the longest reasons some 30 KiB."""
+
+_NO_KEY: Final = "\xff"
+"""A byte that is in no UTF-8, and above all that are."""
 
 _SEVEN_BITS: Final = 0x7F
 _MORE: Final = 0x80
@@ -59,23 +63,41 @@ def _order(order: Order) -> str:
     h = order_id.hex()
     state, times = _life(transitions)
     customer = customer_id if customer_id.isascii() else _utf8(customer_id)
-    ordered = labels = ""
+    ordered = ""
     for name, quantity, unit_price_minor in lines:
         sku = name if name.isascii() else _utf8(name)
         line = f"\x0a{chr(len(sku))}{sku}\x10{_varint(quantity)}"
         if unit_price_minor:
             line = f"{line}\x18{_varint(unit_price_minor)}"
         ordered = f"{ordered}\x32{chr(len(line))}{line}"
-    for name, text in attributes:
-        key = name if name.isascii() else _utf8(name)
-        value = text if text.isascii() else _utf8(text)
-        label = f"\x0a{chr(len(key))}{key}\x12{_varint(len(value))}{value}"
-        labels = f"{labels}\x42{_varint(len(label))}{label}"
+    labels = _labels(attributes) if attributes else ""
     total = f"\x38{_varint(total_minor)}" if total_minor else ""
     return (
         f"\x0a\x24{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}\x12{_varint(len(customer))}{customer}"
         f"{state}\x2a\x03{currency_code}{ordered}{total}{labels}{times}"
     )
+
+
+def _labels(attributes: Sequence[tuple[str, str]]) -> str:
+    """Returns a map (8), given by ascending keys: by the bytes of its keys, but a key behind those that begin with it.
+
+    That order is the library's, and kept since callers were answered it: a replay has the bytes of the first answer.
+    """
+    labels = ""
+    before = _NO_KEY
+    for name, text in attributes:
+        key = name if name.isascii() else _utf8(name)
+        if key.startswith(before):
+            return _labels(sorted(attributes, key=_place))
+        before = key
+        value = text if text.isascii() else _utf8(text)
+        label = f"\x0a{chr(len(key))}{key}\x12{_varint(len(value))}{value}"
+        labels = f"{labels}\x42{_varint(len(label))}{label}"
+    return labels
+
+
+def _place(attribute: tuple[str, str]) -> str:
+    return f"{_utf8(attribute[0])}{_NO_KEY}"
 
 
 @lru_cache(_LIVES_MAX)

@@ -36,9 +36,8 @@ def numbers(least: int, most: int) -> st.SearchStrategy[int]:
 LINES = st.builds(
     Line, texts(limits.SKU_BYTES_MAX), numbers(1, limits.QUANTITY_MAX), numbers(0, limits.UNIT_PRICE_MINOR_MAX)
 )
-ATTRIBUTES = st.dictionaries(
-    texts(limits.ATTRIBUTE_KEY_BYTES_MAX), texts(limits.ATTRIBUTE_VALUE_BYTES_MAX, bytes_min=0), max_size=5
-)
+KEYS = texts(limits.ATTRIBUTE_KEY_BYTES_MAX) | st.text("ab\xffé\U0010ffff", min_size=1, max_size=4)  # often begin alike
+ATTRIBUTES = st.dictionaries(KEYS, texts(limits.ATTRIBUTE_VALUE_BYTES_MAX, bytes_min=0), max_size=5)
 TRANSITIONS = st.builds(
     Transition, st.sampled_from(State), numbers(0, 2**52), texts(limits.REASON_BYTES_MAX, bytes_min=0)
 )
