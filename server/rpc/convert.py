@@ -7,6 +7,7 @@ of a request is collected, so that one answer names them all.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from protos.orders.v1 import orders_pb2
@@ -21,6 +22,9 @@ from shards.keys import parse_uuid7
 _UUID7_EXPECTED: Final = "not a UUIDv7 such as 0190b0a2-7c31-7d3f-8a55-2f1e9c6b7d10"
 
 _CONSISTENCY: Final = {0: Consistency.CACHED, 1: Consistency.CACHED, 2: Consistency.STRONG}
+_line: Final[Callable[[tuple[str, int, int]], Line]] = partial(tuple.__new__, Line)
+"""As ``Line._make``, without a function of Python between."""
+
 _STATES: Final[dict[int, State | None]] = {0: None, **{state.value: state for state in State}}
 
 
@@ -94,11 +98,13 @@ def draft(message: orders_pb2.CreateOrderRequest, *, id_required: bool = False) 
     validated by who takes the draft. Never converts more than the limits allow, whatever was sent.
     """
     bad: list[Violation] = []
-    raw_id = request_id(message.request_id, bad, required=id_required)
+    text = message.request_id
+    raw_id = parse_uuid7(text)
+    if raw_id is None and (text or id_required):
+        order_id(text, bad, "request_id")
     lines, attributes = message.lines, message.attributes
     if len(lines) > limits.LINES_MAX:
         bad.append(Violation("lines", f"{len(lines)} lines, allowed are 1-{limits.LINES_MAX}"))
-        lines = lines[: limits.LINES_MAX]  # type: ignore[assignment]  # a list of the same messages
     labels: tuple[tuple[str, str], ...] = ()
     if len(attributes) > limits.ATTRIBUTES_MAX:
         bad.append(Violation("attributes", f"{len(attributes)} attributes, allowed are {limits.ATTRIBUTES_MAX}"))
@@ -107,8 +113,10 @@ def draft(message: orders_pb2.CreateOrderRequest, *, id_required: bool = False) 
     asked = Draft(
         message.customer_id,
         message.currency_code,
-        tuple([Line(line.sku, line.quantity, line.unit_price_minor) for line in lines]),
+        # a slice is a list, which is gone through in half the time
+        tuple([_line((line.sku, line.quantity, line.unit_price_minor)) for line in lines[: limits.LINES_MAX]]),
         labels,
     )
-    refuse(bad, validate_draft, asked, CURRENCIES)
+    if bad:
+        refuse(bad, validate_draft, asked, CURRENCIES)
     return asked, raw_id
