@@ -6,7 +6,6 @@ A timer of one's own costs more than the rest of the waiting, and of thousands h
 from __future__ import annotations
 
 import asyncio
-import heapq
 import time
 import types
 from collections.abc import Coroutine, Generator
@@ -16,33 +15,33 @@ from shards.contract import DeadlineExceeded
 
 _T = TypeVar("_T")
 
-_ENDED_MAX: Final = 64
-"""Waits that are over are swept out when they are so many and more than those that are not."""
+_LOOK_S: Final = 0.02
+"""Between two looks at who is late. The first is told just then, others by so much later at most: to look at thousands
+for each of thousands would take seconds."""
 
 
 class _Wait:
     """One who waits."""
 
-    __slots__ = ("is_late", "task")
+    __slots__ = ("is_late", "task", "until")
 
-    def __init__(self, task: asyncio.Task[Any]) -> None:
-        self.task: asyncio.Task[Any] | None = task
-        """None when it is over."""
+    def __init__(self, task: asyncio.Task[Any], until: float) -> None:
+        self.task = task
+        self.until = until
+        """Seconds of the event loop's clock."""
         self.is_late = False
-        """It was told so, and is not among the waits any more."""
+        """It was told so."""
 
 
 class Deadlines:
     """The deadlines of those who wait at this moment, who are as many as their callers. For one event loop."""
 
     def __init__(self) -> None:
-        self._waits: list[tuple[float, int, _Wait]] = []  # a heap by time of the loop, and of entering
-        self._entered = 0
-        self._ended = 0
-        self._timer: asyncio.TimerHandle | None = None  # for the first of them; none while nobody waits
+        self._waits: set[_Wait] = set()
+        self._timer: asyncio.TimerHandle | None = None  # goes off at the first deadline or before; none for nobody
 
     def __repr__(self) -> str:
-        return f"Deadlines(waiting={len(self._waits) - self._ended})"
+        return f"Deadlines(waiting={len(self._waits)})"
 
     async def answer_by(self, deadline: float, answer: Coroutine[Any, Any, _T]) -> _T:
         """Awaits an answer until the deadline (``time.monotonic`` seconds), and then leaves it.
@@ -67,50 +66,35 @@ class Deadlines:
             self._leave(wait)
 
     def _enter(self, task: asyncio.Task[Any], deadline: float) -> _Wait:
-        loop = asyncio.get_running_loop()
-        when = loop.time() + deadline - time.monotonic()
-        wait = _Wait(task)
-        self._entered += 1
-        heapq.heappush(self._waits, (when, self._entered, wait))
-        if self._timer is None:
-            self._timer = loop.call_at(when, self._expire)
-        elif when < self._timer.when():
-            self._timer.cancel()
-            self._timer = loop.call_at(when, self._expire)
+        until = asyncio.get_running_loop().time() + deadline - time.monotonic()
+        wait = _Wait(task, until)
+        self._waits.add(wait)
+        if self._timer is None or until < self._timer.when():
+            self._look_at(until)
         return wait
 
     def _leave(self, wait: _Wait) -> None:
-        wait.task = None
-        waits = self._waits
-        self._ended += not wait.is_late
-        if self._ended == len(waits) and self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-            waits.clear()
-            self._ended = 0
-        elif self._ended > _ENDED_MAX and 2 * self._ended > len(waits):
-            self._waits = [one for one in waits if one[2].task is not None]
-            heapq.heapify(self._waits)
-            self._ended = 0
+        self._waits.discard(wait)
+        if not self._waits:
+            self._look_at(None)
 
-    def _expire(self) -> None:
-        """Cancels those whose time is up, and waits for the next one."""
+    def _look_at(self, when: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if when is None else asyncio.get_running_loop().call_at(when, self._look)
+
+    def _look(self) -> None:
+        """Cancels those who are late, and finds out when to look again."""
         assert self._timer is not None
-        loop = asyncio.get_running_loop()
-        due = max(loop.time(), self._timer.when())  # loops round, so it may go off a moment early
-        self._timer = None
-        waits = self._waits
-        while waits:
-            when, _, wait = waits[0]
-            if wait.task is None:
-                self._ended -= 1
-            elif when > due:
-                self._timer = loop.call_at(when, self._expire)
-                return
+        now = max(asyncio.get_running_loop().time(), self._timer.when())  # loops round: it may go off a moment early
+        left: list[float] = []
+        for wait in self._waits:
+            if wait.until > now:
+                left.append(wait.until)
             elif not wait.is_late:
                 wait.is_late = True
                 wait.task.cancel()
-            heapq.heappop(waits)
+        self._look_at(max(min(left), now + _LOOK_S) if left else None)
 
 
 @types.coroutine
