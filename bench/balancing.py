@@ -38,7 +38,7 @@ RATE: Final = 400
 """Calls a second with a slow worker: few enough that three workers, and even two, serve them all."""
 
 _RATE_EVEN: Final = 1_000
-_ROUNDS: Final = 3
+_ROUNDS: Final = 5
 _SECONDS: Final = 4.0
 
 
@@ -48,7 +48,7 @@ class Balancing:
     name = "balancing"
     title = "Balancing over workers, one of them slow"
     needs_bed = False
-    budget_s = 120.0
+    budget_s = 180.0
 
     def run(self, context: Context) -> Outcome:
         """Counts calls by worker while all are well; then rounds in turn while one is slowed."""

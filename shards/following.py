@@ -67,13 +67,26 @@ class _Member(NamedTuple):
 class Follower:
     """Keeps a worker's places, shards and leases as the topology says. For one event loop."""
 
-    def __init__(self, topologies: TopologyStore, places: Places, opener: Opener, observer: Observer) -> None:
-        """``places``: of a topology that was loaded, with no shard open."""
+    def __init__(
+        self,
+        topologies: TopologyStore,
+        places: Places,
+        opener: Opener,
+        observer: Observer,
+        *,
+        worker: str = "",
+        chance: Callable[[], float] = _CHANCE.random,
+    ) -> None:
+        """``places``: of a topology that was loaded, with no shard open.
+
+        ``worker`` names the process, and is never used again; drawn where it is left out. ``chance``: [0, 1).
+        """
         self._topologies = topologies
         self._places = places
         self._opener = opener
         self._observer = observer
-        self._worker = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(8)}"
+        self._worker = worker or f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(8)}"
+        self._chance = chance
         self._members: dict[int, _Member] = {}
         self._changing: dict[int, asyncio.Task[None]] = {}  # shards being opened or closed
         self._active: set[int] = set()
@@ -144,7 +157,7 @@ class Follower:
     async def _poll(self) -> None:
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._interval_s() * _CHANCE.uniform(0.8, 1)):
+                async with asyncio.timeout(self._interval_s() * (0.8 + self._chance() / 5)):
                     await self._hurry.wait()
             self._hurry.clear()
             try:
@@ -195,7 +208,16 @@ class Follower:
     async def _open(self, number: int) -> None:
         opened = await self._opener.open(number)
         hold = self._places.hold(number)
-        keeper = Keeper(number, opened.facts, hold, self._places, self, self._observer, worker=self._worker)
+        keeper = Keeper(
+            number,
+            opened.facts,
+            hold,
+            self._places,
+            self,
+            self._observer,
+            worker=self._worker,
+            chance=self._chance,
+        )
         self._members[number] = _Member(opened, keeper)
         self._places.opened(number, opened.shard)
         keeper.start()

@@ -10,8 +10,9 @@ from google.protobuf import json_format
 
 from bench import figures, http, load, subjects
 from bench.parts import Chart, Context, Outcome, Row, Series
-from bench.rounds import ByGhz, Plan, warm
+from bench.rounds import ByGhz, Plan, take_turns, warm
 from bench.rows import unary
+from bench.subjects import Subject
 from bench.summary import Round
 
 CALLERS: Final = (100, 200, 500, 1_000)
@@ -21,8 +22,8 @@ GUNICORN_WORKERS: Final = 2 * subjects.WORKERS + 1
 GUNICORN_THREADS: Final = 100
 """Of each worker, so that 500 requests may sleep at once: far above what posts take, and the least that is fair."""
 
-_SECONDS: Final = 4.0
-_SECONDS_QUICK: Final = 2.5
+_ROUND_S: Final = 2.5
+"""Longer than two sleeps: with 1,000 callers each second request waits for a thread first."""
 
 
 class Blog:
@@ -31,12 +32,11 @@ class Blog:
     name = "blog"
     title = "The blog post: an endpoint that sleeps a second"
     needs_bed = True
-    budget_s = 120.0
+    budget_s = 300.0
 
     def run(self, context: Context) -> Outcome:
-        """One run of each at each number of callers."""
-        seconds = _SECONDS_QUICK if context.is_quick else _SECONDS
-        found: dict[str, list[Round]] = {"flask": [], "crest": []}
+        """Both at each number of callers, in turn."""
+        plan = Plan.of(context)._replace(round_s=_ROUND_S)
         request = json_format.MessageToDict(load.create_request(context.chance), preserving_proto_field_name=True)
         body = json.dumps(request).encode()
         with contextlib.ExitStack() as stack:
@@ -44,32 +44,32 @@ class Blog:
             flask = subjects.flask(host, port, context.scratch, GUNICORN_WORKERS, GUNICORN_THREADS)
             subjects.wait_until_it_listens(stack.enter_context(flask), host, port)
             url = f"http://{host}:{port}/order"
-            http.post(url, body, GUNICORN_WORKERS * GUNICORN_THREADS, seconds, context.scratch)  # until all have booted
-            for callers in CALLERS:
-                before_s = flask.cpu_s()
-                shot = http.post(url, body, callers, seconds, context.scratch)
-                spent = {"server": flask.cpu_s() - before_s, "generator": shot.cpu_s}
-                found["flask"].append(_round("flask", shot, spent))
-        with contextlib.ExitStack() as stack:
             crest = unary.crest_on(context, stack)
-            warm(context, ByGhz(context, crest), Plan.of(context))
-            found["crest"] = [ByGhz(context, crest, callers=callers).fire(seconds) for callers in CALLERS]
+            ours = {count: ByGhz(context, crest, name=f"crest, {count:,} callers", callers=count) for count in CALLERS}
+            theirs = {count: _ByVegeta(context, flask, url, body, count) for count in CALLERS}
+            _ByVegeta(context, flask, url, body, GUNICORN_WORKERS * GUNICORN_THREADS).fire(_ROUND_S)  # until all booted
+            warm(context, ours[CALLERS[-1]], plan)
+            found = take_turns(context, [*ours.values(), *theirs.values()], plan)
         rows = [
             Row(
-                f"an order a call, {callers:,} callers",
-                figures.side("crest", [ours]),
-                figures.side("flask that sleeps 1 s", [theirs]),
-                note="One run each, no target." if callers == CALLERS[0] else "",
+                f"an order a call, {count:,} callers",
+                figures.side("crest", found[ours[count].name]),
+                figures.side("flask that sleeps 1 s", found[theirs[count].name]),
+                note=figures.flaws(found[ours[count].name]),
             )
-            for callers, ours, theirs in zip(CALLERS, found["crest"], found["flask"], strict=True)
+            for count in CALLERS
         ]
         explains = (
             f"gunicorn with {GUNICORN_WORKERS} processes of {GUNICORN_THREADS} threads answers as many requests a "
             "second as threads can sleep at once, whatever the machine; Crest has each order in Cassandra first."
         )
         lines = [
-            Series(name, [float(callers) for callers in CALLERS], [one.orders_per_s for one in some])
-            for name, some in found.items()
+            Series(
+                name,
+                [float(count) for count in CALLERS],
+                [figures.side(name, found[loaded[count].name]).rate.median for count in CALLERS],
+            )
+            for name, loaded in (("crest", ours), ("flask", theirs))
         ]
         return Outcome(
             rows,
@@ -78,9 +78,26 @@ class Blog:
         )
 
 
-def _round(name: str, shot: http.Shot, cpu_s: dict[str, float]) -> Round:
-    rate = shot.answered / shot.took_s if shot.took_s else 0.0
-    return Round(name, "closed", shot.answered, shot.took_s, rate, shot.p50_ms, shot.p99_ms, shot.errors, 0, cpu_s, 0.0)
+class _ByVegeta:
+    """The endpoint under so many callers. See ``bench.rounds.Loaded``."""
+
+    def __init__(self, context: Context, flask: Subject, url: str, body: bytes, callers: int) -> None:
+        self.name = f"flask, {callers:,} callers"
+        self._context = context
+        self._flask = flask
+        self._url = url
+        self._body = body
+        self._callers = callers
+
+    def fire(self, seconds: float) -> Round:
+        """Raises ``HttpError``."""
+        before_s = self._flask.cpu_s()
+        shot = http.post(self._url, self._body, self._callers, seconds, self._context.scratch)
+        spent = {"server": self._flask.cpu_s() - before_s, "generator": shot.cpu_s}
+        rate = shot.answered / shot.took_s if shot.took_s else 0.0
+        return Round(
+            self.name, "closed", shot.answered, shot.took_s, rate, shot.p50_ms, shot.p99_ms, shot.errors, 0, spent, 0.0
+        )
 
 
 PART: Final = Blog()

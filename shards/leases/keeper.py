@@ -17,7 +17,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from typing import Any, Final, Protocol, TypeVar
 
@@ -112,8 +112,9 @@ class Keeper:
         observer: LeaseObserver,
         *,
         worker: str,
+        chance: Callable[[], float] = _CHANCE.random,
     ) -> None:
-        """``worker`` names the process: never used again, and the same for all its keepers."""
+        """``worker`` names the process: never used again, and the same for all its keepers; ``chance``: [0, 1)."""
         self._shard = shard
         self._facts = facts
         self._hold = hold
@@ -121,6 +122,7 @@ class Keeper:
         self._placement = placement
         self._observer = observer
         self._worker = worker
+        self._chance = chance
         self._name = Lease(worker, 0, 0).fact_name
         self._states: SlotStates | None = None  # those acted under: all that they ask is done
         self._is_served = True  # whether the slots that they do not pause any more have been opened
@@ -199,7 +201,7 @@ class Keeper:
                 if failures == 1:
                     _log.info("shard %d: its slots' states are asked for again: %s", self._shard, error)
                 pause_s = min(_RETRY_S_MIN * 2 ** min(failures, 8), _RETRY_S_MAX)
-                await asyncio.sleep(pause_s * _CHANCE.uniform(0.5, 1))
+                await asyncio.sleep(pause_s * (0.5 + self._chance() / 2))
 
     async def _changed(self) -> SlotStates | None:
         """Waits for a reason to look, and returns the states to be acted under; None: those that are."""
@@ -345,11 +347,11 @@ class Keeper:
         """Removes leases that ended long ago: of workers that died."""
         watch = LeaseWatch(self._facts)
         while True:
-            await asyncio.sleep(_TIDY_S * _CHANCE.uniform(0.5, 1.5))
+            await asyncio.sleep(_TIDY_S * (0.5 + self._chance()))
             with suppress(StoreError):
                 ended = set(watch.leases) - set(watch.live())
                 await self._call(watch.look())
-                for worker in ended & set(watch.leases) - set(watch.live()) - {self._worker}:
+                for worker in sorted(ended & set(watch.leases) - set(watch.live()) - {self._worker}):
                     await self._call(watch.forget(worker))
 
     # ---------------------------------------------------------------------------------------------------------- calling

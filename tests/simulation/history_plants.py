@@ -1,11 +1,10 @@
-"""Bugs to plant into the service, each of which the checker of histories must convict."""
+"""Bugs that the checker of histories must convict, beside those of ``plants.ROWS``."""
 
 from __future__ import annotations
 
 import asyncio
 import copy
 import random
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
@@ -17,29 +16,21 @@ from server.app.orders import Orders
 from server.domain import order as domain
 from server.domain.order import Draft, Order
 from server.domain.states import TRANSITIONS, Verb
-from shards import judging, lanes
-from shards.caches.local import LocalCache
-from shards.contract import APPLIED, Consistency, Outcome, Row, Unavailable, Verdict
+from shards.contract import APPLIED, Consistency, Outcome, Row
 from shards.judging import Asker
 from shards.keys import Key
-from shards.lanes import Lanes, _Lane, _Waiter
+from shards.lanes import Lanes
 from shards.wrappers.cached import CachedStore
+from tests.simulation import plants
 from tests.simulation.faulty_store import FaultyStore
 from tests.simulation.history_world import Workers
 from tests.support.history import Operation, Result
 from tests.support.memory_store import MemoryStore
 
-Plant = Callable[[pytest.MonkeyPatch], None]
-PLANTS: Final[dict[str, Plant]] = {}
+PLANTS: Final = plants.Plants(plants.ROWS)
 
 
-def plant(function: Plant) -> Plant:
-    """Lists a bug."""
-    PLANTS[function.__name__] = function
-    return function
-
-
-@plant
+@PLANTS.add
 def acknowledged_before_the_commit(patch: pytest.MonkeyPatch) -> None:
     """A write is answered when it is queued."""
     put = Lanes.put
@@ -53,13 +44,13 @@ def acknowledged_before_the_commit(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Lanes, "put", hasty)
 
 
-@plant
+@PLANTS.add
 def the_store_checks_no_version(patch: pytest.MonkeyPatch) -> None:
     """A row replaces whatever is there."""
     patch.setattr(MemoryStore, "_judge", lambda _, __: APPLIED)
 
 
-@plant
+@PLANTS.add
 def late_writes_land_on_newer_ones(patch: pytest.MonkeyPatch) -> None:
     """A write whose reply was lost lands later whatever came between: the order of writes is turned round."""
 
@@ -69,7 +60,7 @@ def late_writes_land_on_newer_ones(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(FaultyStore, "_land", land)
 
 
-@plant
+@PLANTS.add
 def transitions_are_decided_from_the_cache(patch: pytest.MonkeyPatch) -> None:
     """A transition looks at the cached version, and is refused by what is no more."""
     read = Orders._read_row
@@ -80,7 +71,7 @@ def transitions_are_decided_from_the_cache(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Orders, "_read_row", cached)
 
 
-@plant
+@PLANTS.add
 def strong_reads_ask_the_cache(patch: pytest.MonkeyPatch) -> None:
     """A STRONG read is answered from memory."""
     read = CachedStore.read
@@ -101,7 +92,7 @@ def _asked(patch: pytest.MonkeyPatch, change: Callable[[Operation], Operation]) 
     patch.setattr(Workers, "_ask", changed)
 
 
-@plant
+@PLANTS.add
 def retries_have_no_request_id(patch: pytest.MonkeyPatch) -> None:
     """The second try of a create is sent without its id, so the server mints another."""
     sent: set[str] = set()
@@ -117,7 +108,7 @@ def retries_have_no_request_id(patch: pytest.MonkeyPatch) -> None:
     _asked(patch, forget)
 
 
-@plant
+@PLANTS.add
 def the_expected_version_is_ignored(patch: pytest.MonkeyPatch) -> None:
     """A transition is made whatever version its caller expects."""
     transition = domain.transition
@@ -128,14 +119,14 @@ def the_expected_version_is_ignored(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(domain, "transition", careless)
 
 
-@plant
+@PLANTS.add
 def any_state_may_be_refunded(patch: pytest.MonkeyPatch) -> None:
     """The life cycle has a hole."""
     sources, target = TRANSITIONS[Verb.REFUND]
     patch.setitem(TRANSITIONS, Verb.REFUND, (sources | TRANSITIONS[Verb.CANCEL][0], target))
 
 
-@plant
+@PLANTS.add
 def a_transition_is_lost(patch: pytest.MonkeyPatch) -> None:
     """Now and then a later version is called stored and is not."""
     apply = MemoryStore.apply
@@ -152,13 +143,13 @@ def a_transition_is_lost(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MemoryStore, "apply", forgetful)
 
 
-@plant
+@PLANTS.add
 def a_repeated_transition_is_not_recognised(patch: pytest.MonkeyPatch) -> None:
     """The request id of a transition is not looked for among those that took effect."""
     patch.setattr(Row, "version_made_by", lambda _, __: 0)
 
 
-@plant
+@PLANTS.add
 def a_repeated_transition_takes_effect_again(patch: pytest.MonkeyPatch) -> None:
     """A repeated transition makes another version in the same state."""
     transition = domain.transition
@@ -172,61 +163,13 @@ def a_repeated_transition_takes_effect_again(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Row, "version_made_by", lambda _, __: 0)
 
 
-@plant
-def an_order_is_not_found_for_a_moment(patch: pytest.MonkeyPatch) -> None:
-    """A read that misses the cache joins an older one, and believes it that there is no order."""
-    join = CachedStore._join_or_read
-
-    async def believe(
-        self: CachedStore, keys: Sequence[Key], rows: list[Row | None], wanted: Sequence[int]
-    ) -> Sequence[int]:
-        await join(self, keys, rows, wanted)
-        return []
-
-    patch.setattr(CachedStore, "_join_or_read", believe)
-
-
-@plant
-def unknown_is_taken_for_not_written(patch: pytest.MonkeyPatch) -> None:
-    """A commit without a reply is answered as if nothing had been written."""
-
-    async def settle(_: Lanes, __: _Lane, part: Sequence[_Waiter], ___: Exception) -> list[_Waiter]:
-        lanes._fail(part, Unavailable("surely not"))
-        return []
-
-    patch.setattr(Lanes, "_settle", settle)
-
-
-@plant
-def unknown_is_taken_for_applied(patch: pytest.MonkeyPatch) -> None:
-    """A commit without a reply is answered as if all had been written."""
-
-    async def settle(_: Lanes, __: _Lane, part: Sequence[_Waiter], ___: Exception) -> list[_Waiter]:
-        return lanes._answer(part, [APPLIED] * len(part))
-
-    patch.setattr(Lanes, "_settle", settle)
-
-
-@plant
-def a_mark_is_taken_for_the_row(patch: pytest.MonkeyPatch) -> None:
-    """A row that another try of the same request stored is taken for one's own, though its bytes differ."""
-    judge = judging.judge
-
-    def by_mark(row: Row, present: Row | None) -> Outcome | None:
-        if present is not None and present.mark(row.version) == row.mark(row.version):
-            return APPLIED
-        return judge(row, present)
-
-    patch.setattr(lanes, "judge", by_mark)
-
-
-@plant
+@PLANTS.add
 def a_replay_answers_the_present(patch: pytest.MonkeyPatch) -> None:
     """A repeated request is answered the order as it is now, not as the request left it."""
     patch.setattr(Order, "as_of", lambda self, _: self)
 
 
-@plant
+@PLANTS.add
 def a_replay_has_other_bytes(patch: pytest.MonkeyPatch) -> None:
     """A repeated request is answered a time of its own."""
 
@@ -237,14 +180,14 @@ def a_replay_has_other_bytes(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Order, "as_of", retouched)
 
 
-@plant
+@PLANTS.add
 def another_payload_passes_for_a_replay(patch: pytest.MonkeyPatch) -> None:
     """The digest of the payload is not compared."""
     patch.setattr(codec, "draft_digest", lambda _: bytes(16))
     patch.setattr(codec, "transition_digest", lambda *_: bytes(16))
 
 
-@plant
+@PLANTS.add
 def the_minimum_version_is_ignored(patch: pytest.MonkeyPatch) -> None:
     """A cached answer is given though the caller has seen a newer one."""
     get = Orders.get
@@ -257,41 +200,7 @@ def the_minimum_version_is_ignored(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Orders, "get", careless)
 
 
-@plant
-def the_cache_forgets_to_forget(patch: pytest.MonkeyPatch) -> None:
-    """A remembered row is answered however old it is."""
-
-    def get(self: LocalCache, key: Key, _: float) -> Row | None:
-        entry = self._entries.get(key)
-        return entry and entry[0]
-
-    patch.setattr(LocalCache, "_get", get)
-
-
-@plant
-def refused_rows_are_remembered(patch: pytest.MonkeyPatch) -> None:
-    """The cache is filled before it is known whether the store took the rows."""
-    commit = CachedStore.commit
-
-    async def hasty(self: CachedStore, rows: Sequence[Row]) -> Sequence[Outcome]:
-        await self._cache.put(rows, time.monotonic())
-        return await commit(self, rows)
-
-    patch.setattr(CachedStore, "commit", hasty)
-
-
-@plant
-def a_lost_race_is_called_applied(patch: pytest.MonkeyPatch) -> None:
-    """Who finds another's row in its place is answered as if it were its own."""
-    answer = lanes._answer
-
-    def greedy(part: Sequence[_Waiter], outcomes: Sequence[Outcome]) -> list[_Waiter]:
-        return answer(part, [APPLIED if outcome.verdict is Verdict.CLASH else outcome for outcome in outcomes])
-
-    patch.setattr(lanes, "_answer", greedy)
-
-
-@plant
+@PLANTS.add
 def a_list_ends_early(patch: pytest.MonkeyPatch) -> None:
     """A list leaves out the newest order."""
     listing = Orders.list
@@ -303,7 +212,7 @@ def a_list_ends_early(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Orders, "list", short)
 
 
-@plant
+@PLANTS.add
 def a_list_is_read_from_behind(patch: pytest.MonkeyPatch) -> None:
     """A list tells each order as it was created."""
     listing = Orders.list
@@ -315,7 +224,7 @@ def a_list_is_read_from_behind(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Orders, "list", old)
 
 
-@plant
+@PLANTS.add
 def one_request_makes_two_orders(patch: pytest.MonkeyPatch) -> None:
     """Now and then a create is carried out twice, the second time under an id that nobody asked for."""
     create = Orders.create

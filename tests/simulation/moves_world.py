@@ -41,21 +41,22 @@ _VERSIONS_MAX: Final = 6
 class Home:
     """Facts, and faces of them whose calls are slow, get lost, and stop while their worker is frozen."""
 
-    def __init__(self, chance: random.Random, loss: float) -> None:
+    def __init__(self, chance: random.Random, loss: float, trace: list[tuple[float, str]]) -> None:
         self._chance = chance
         self._loss = loss
+        self._trace = trace
         self.truth = MemoryFacts()
 
     def face(self, running: asyncio.Event | None = None) -> Facts:
         """The facts as one process has them."""
 
-        async def between(_operation: str, is_done: bool) -> None:
+        async def between(operation: str, is_done: bool) -> None:
+            self._trace.append((time.monotonic(), f"{operation} {'answered' if is_done else 'asked'}"))
             await asyncio.sleep(self._chance.uniform(0, 0.02))  # sleep: simulated, the way there or back
             if running is not None:
                 if self._chance.random() < self._loss:
                     raise FactsLost
                 await running.wait()
-            del is_done
 
         face = MemoryFacts(between)
         face.kept = self.truth.kept
@@ -108,11 +109,13 @@ class Worker:
         self.running = asyncio.Event()
         self.running.set()
         self.notes = Notes()
-        self._cache = LocalCache(rows_max=50, bytes_max=1 << 20, ttl_s=_TTL_S)
+        self._cache = LocalCache(rows_max=50, bytes_max=1 << 20, ttl_s=_TTL_S, chance=world.jitter)
         self._settings = StorageSettings(data_dir=Path("none"), cache_ttl_s=_TTL_S)
         topologies = TopologyStore(world.home.face(self.running))
         self._places = Places(world.first, {}, self.notes, {})
-        self.follower = Follower(topologies, self._places, self, self.notes)
+        self.follower = Follower(
+            topologies, self._places, self, self.notes, worker=f"worker {number}", chance=world.jitter
+        )
         self.router = Router(self._places, self.notes, AsyncExitStack())
         self.handing = Handing(world.wires.face(self.running), self.notes, own=number, workers=workers)
         self.handing.know(range(workers))
@@ -143,15 +146,17 @@ class Worker:
 
 
 class World:
-    """One run. Everything in it follows from ``seed``."""
+    """One run. Everything in it follows from ``seed``; ``trace`` is what happened, and when."""
 
     def __init__(self, seed: int) -> None:
         self.chance = chance = random.Random(seed)
+        self.jitter = random.Random(f"jitter {seed}").random
+        self.trace: list[tuple[float, str]] = []
         self.first = Topology(1, (ShardInfo(0), ShardInfo(1)), (0,) * 4096, (0,) * 4096, 2)
         self.customers = [f"customer {n}" for n in range(chance.randint(1, 4))]
         loss = chance.choice([0, 0.02, 0.1])
-        self.home = Home(chance, loss)
-        self.homes = [Home(chance, loss) for _ in range(2)]
+        self.home = Home(chance, loss, self.trace)
+        self.homes = [Home(chance, loss, self.trace) for _ in range(2)]
         faults = Faults(
             refused=0,
             lost=chance.choice([0, 0.05, 0.3]),
@@ -315,9 +320,9 @@ class World:
         try:
             outcome = await write(router, row, self._deadline())
         except StoreError as error:
-            self.told[type(error).__name__] += 1
+            self._tell(type(error).__name__)
             return False
-        self.told[outcome.verdict.name] += 1
+        self._tell(outcome.verdict.name)
         if outcome.verdict is Verdict.APPLIED:
             self.acknowledged.setdefault(row.key.order_id, []).append((time.monotonic(), row))
         return outcome.verdict is Verdict.APPLIED
@@ -330,6 +335,7 @@ class World:
         except StoreError:
             return None
         assert (0 if row is None else row.version) >= least, f"{consistency}: {row}, but {least} was acknowledged"
+        self.trace.append((time.monotonic(), repr(row)))
         if row is not None:
             self.seen.append(row)
         return row
@@ -348,6 +354,10 @@ class World:
         found = {row.key.order_id: row.version for row in rows}
         stale = {order_id for order_id, least in wanted.items() if found.get(order_id, 0) < least}
         assert not stale, "a list without what was acknowledged"
+
+    def _tell(self, word: str) -> None:
+        self.told[word] += 1
+        self.trace.append((time.monotonic(), word))
 
     def _known(self, order_id: bytes, at_s: float) -> int:
         return max((row.version for when_s, row in self.acknowledged.get(order_id, ()) if when_s < at_s), default=0)

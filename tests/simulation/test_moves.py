@@ -6,6 +6,8 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,8 +21,12 @@ from shards.leases.hold import Hold
 from shards.leases.watch import glance_states, read_states
 from shards.places import Places
 from tests.simulation.moves_world import play
+from tests.support.server_process import ROOT
 
 SEEDS: Final = int(os.environ.get("CREST_SIMULATION_SEEDS", "16"))
+TWICE: Final = 4
+"""Seeds that are played twice."""
+
 SEEDS_TO_CATCH_MAX: Final = 240
 """A planted bug that so many runs do not show would be one that the simulation is blind to."""
 
@@ -41,6 +47,24 @@ def test_moves_lose_nothing_and_answer_nothing_stale() -> None:
     assert flips > SEEDS
     assert told["APPLIED"] > 10 * SEEDS
     assert min(told[word] for word in ("handed", "closed", "silent", "refused", "settled", "found")) > 0
+
+
+def test_a_seed_is_a_run() -> None:
+    """A seed that failed fails again: in another process, with other hashes, the same happens at the same moments."""
+    code = f"from tests.simulation.moves_world import play; [print(repr(play(seed).trace)) for seed in range({TWICE})]"
+    again = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONHASHSEED": "11"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        timeout=240,
+        check=True,
+    ).stdout.splitlines()
+    for seed, told in enumerate(again):
+        assert repr(play(seed).trace) == told, f"seed {seed}"
+    assert len(again) == TWICE
 
 
 Plant = Callable[[pytest.MonkeyPatch], None]
