@@ -118,12 +118,12 @@ class Throttle:
 
     def _cut(self, why: str, felt: Felt) -> None:
         now = self._clock()
-        if now < self._cut_at + _FELT_S:
-            if self.rate:
-                self.reason = f"{why}; slowed down"
+        is_stopped = now < self._stopped_until
+        if now < self._cut_at + _FELT_S and not is_stopped:
+            self.reason = f"{why}; slowed down"
             return
         self._cut_at = now
-        if now >= self._stopped_until and self._rate * _CUT >= RATE_MIN:
+        if not is_stopped and self._rate * _CUT >= RATE_MIN:
             self._rate *= _CUT
             self._waits_since = None
             self.reason = f"{why}; slowed down"
