@@ -23,6 +23,10 @@ from clients.errors import DeadlineExceeded, Overloaded
 RequestT = TypeVar("RequestT")
 AnswerT = TypeVar("AnswerT")
 
+_LOOK_S: Final = 0.02
+"""Between two looks at whose time is up. The first of them is told just then, others by so much later at most: to look
+at thousands for each of thousands would take seconds."""
+
 _SMOOTHING: Final = 0.2
 """Weight of the last flight in the usual time of one."""
 
@@ -111,6 +115,10 @@ class Gatherer(Generic[RequestT, AnswerT]):
         self._usual_s = limits.late_s_min
         self._leaving = False
         """Departures are due at the end of this turn of the loop."""
+        self._open: set[Waiting[RequestT, AnswerT]] = set()
+        """Who is to be told when its time is up, by one timer for all: one each would cost more than all of this."""
+        self._expiry: asyncio.TimerHandle | None = None
+        """Goes off when the first time is up, or before; none while nobody is open."""
         self._loop = asyncio.get_running_loop()
 
     def __repr__(self) -> str:
@@ -134,7 +142,9 @@ class Gatherer(Generic[RequestT, AnswerT]):
         line.append(waiting)
         self._waiting += 1
         self._leave_soon()
-        expiry = loop.call_at(waiting.deadline, self._expire, waiting)
+        self._open.add(waiting)
+        if self._expiry is None or waiting.deadline < self._expiry.when():
+            self._look_at(waiting.deadline)
         try:
             return await answer
         except asyncio.CancelledError:
@@ -143,7 +153,9 @@ class Gatherer(Generic[RequestT, AnswerT]):
             self._quit(waiting)
             raise
         finally:
-            expiry.cancel()
+            self._open.discard(waiting)
+            if not self._open:
+                self._look_at(None)
 
     async def close(self) -> None:
         """Cancels the flights; who waits for them is cancelled, too."""
@@ -239,6 +251,20 @@ class Gatherer(Generic[RequestT, AnswerT]):
             self._under_way -= 1
             if self._waiting:
                 self._leave_soon()
+
+    def _look_at(self, when: float | None) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._expiry = None if when is None else self._loop.call_at(when, self._look)
+
+    def _look(self) -> None:
+        """Tells those whose time is up, and finds out when to look again."""
+        assert self._expiry is not None
+        now = max(self._loop.time(), self._expiry.when())  # loops round, so it may go off a moment early
+        for waiting in [waiting for waiting in self._open if waiting.deadline <= now]:
+            self._expire(waiting)
+        left = [waiting.deadline for waiting in self._open if waiting.deadline > now]
+        self._look_at(max(min(left), now + _LOOK_S) if left else None)
 
     def _expire(self, waiting: Waiting[RequestT, AnswerT]) -> None:
         if not waiting.answer.done():

@@ -7,6 +7,7 @@ never change: ids made by them are stored by callers.
 from __future__ import annotations
 
 import secrets
+import struct
 import time
 import uuid
 from hashlib import blake2b
@@ -20,6 +21,14 @@ SLOTS: Final = 4096
 _HASH_BITS: Final = 46  # what 128 bits leave beside 48 time, 4 version, 12 slot, 2 variant and 16 tag
 _VERSION_7: Final = 0x7
 _VARIANT_RFC: Final = 0b10
+
+_DIGEST: Final = blake2b(digest_size=8, person=b"crest.order_id")
+"""Of nothing yet, to be copied: that takes half the time of beginning one."""
+
+_pack_id: Final = struct.Struct(">6sHQ").pack
+"""Time, version and ``rand_a``, variant and ``rand_b`` of a UUIDv7."""
+
+_unpack_id: Final = struct.Struct(">6xHQ").unpack
 
 
 class Key(NamedTuple):
@@ -49,23 +58,17 @@ def order_id_of(customer_id: str, request_id: bytes) -> bytes:
     """
     customer = customer_id.encode()
     h = xxhash.xxh64_intdigest(customer, 0)
-    digest = blake2b(request_id + customer, digest_size=8, person=b"crest.order_id").digest()
-    number = (
-        int.from_bytes(request_id[:6], "big") << 80
-        | _VERSION_7 << 76
-        | (h & 0xFFF) << 64
-        | _VARIANT_RFC << 62
-        | ((h >> 12) & 0xFFFF) << _HASH_BITS
-        | int.from_bytes(digest, "big") >> (64 - _HASH_BITS)
-    )
-    return number.to_bytes(16, "big")
+    digest = _DIGEST.copy()
+    digest.update(request_id + customer)
+    low = int.from_bytes(digest.digest(), "big") >> (64 - _HASH_BITS)
+    low |= _VARIANT_RFC << 62 | ((h >> 12) & 0xFFFF) << _HASH_BITS
+    return _pack_id(request_id, _VERSION_7 << 12 | h & 0xFFF, low)  # of the request id the first 6 bytes
 
 
 def key_of(order_id: bytes, gen: int) -> Key:
     """Returns the key of an order id (16 bytes) under generation ``gen`` of its slot."""
-    slot = int.from_bytes(order_id[6:8], "big") & 0xFFF
-    tag = int.from_bytes(order_id[8:11], "big") >> 6 & 0xFFFF
-    return Key(slot, gen, tag, order_id)
+    rand_a, rand_b = _unpack_id(order_id)
+    return Key(rand_a & 0xFFF, gen, rand_b >> _HASH_BITS & 0xFFFF, order_id)
 
 
 def slot_of(order_id: bytes) -> int:

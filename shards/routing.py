@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack
 from typing import Any, Final, TypeVar
 
 from shards.contract import Consistency, Observer, Outcome, Row, StoreError, Unavailable
-from shards.deadlines import answer_by
+from shards.deadlines import Deadlines
 from shards.keys import Key, key_of, slot_and_tag, slot_of
 from shards.places import RUNS_MAX, Place, Places, Shard
 from shards.topology import Topology
@@ -39,6 +39,7 @@ class Router:
         self._places = places
         self._slots = places.slots
         self._writer = Writer(places, observer)
+        self._deadlines = Deadlines()
         self._observer = observer
         self._resources = resources
 
@@ -151,7 +152,7 @@ class Router:
                 place, shard = await self._places.served(slot, deadline)
             place.under_way += 1
             try:
-                answer = await answer_by(deadline, run(place, shard))
+                answer = await self._deadlines.answer_by(deadline, run(place, shard))
             except StoreError:
                 place.hold.failed()
                 if self._slots[slot] is place or time.monotonic() >= deadline:
@@ -178,7 +179,7 @@ class Router:
         for place, _ in part:
             place.under_way += 1
         try:
-            rows = await answer_by(deadline, shard.store.read([key for _, key in part], consistency))
+            rows = await self._deadlines.answer_by(deadline, shard.store.read([key for _, key in part], consistency))
             await self._places.is_still(part[0][0], part[0][1].slot, deadline)  # one lease for all of them
         except StoreError as error:
             part[0][0].hold.failed()

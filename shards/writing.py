@@ -12,7 +12,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from shards.contract import APPLIED, MARK_BYTES, Observer, Outcome, Row, StoreError, Unavailable, Verdict
-from shards.deadlines import answer_by
+from shards.deadlines import Deadlines
 from shards.judging import NOTHING_WRITTEN, in_doubt
 from shards.keys import key_of, slot_of
 from shards.places import RUNS_MAX, Place, Places, Shard
@@ -39,6 +39,7 @@ class Writer:
         self._places = places
         self._slots = places.slots
         self._observer = observer
+        self._deadlines = Deadlines()
 
     def __repr__(self) -> str:
         return f"Writer({self._places!r})"
@@ -143,7 +144,7 @@ class Writer:
             place.writing += 1
             is_settled = False
             try:
-                outcome = await _put(shard, row, deadline)
+                outcome = await self._put(shard, row, deadline)
                 is_settled = True
             except StoreError as error:
                 if began_s is not None:
@@ -167,12 +168,11 @@ class Writer:
         moved = Unavailable(f"the order's slot moved {RUNS_MAX} times meanwhile")
         raise in_doubt(moved) if is_unknown else moved
 
-
-async def _put(shard: Shard, row: Row, deadline: float) -> Outcome:
-    """Writes one row to a shard, after its seal if that is due."""
-    if row.version == 1 and shard.seals.is_due(row.key.order_id):
-        await answer_by(deadline, shard.seals.ensure(row.key))
-    return await shard.lanes.write(row, deadline)
+    async def _put(self, shard: Shard, row: Row, deadline: float) -> Outcome:
+        """Writes one row to a shard, after its seal if that is due."""
+        if row.version == 1 and shard.seals.is_due(row.key.order_id):
+            await self._deadlines.answer_by(deadline, shard.seals.ensure(row.key))
+        return await shard.lanes.write(row, deadline)
 
 
 class _Together:

@@ -1,7 +1,8 @@
 """What was made of a value last, for values that are asked about over and over.
 
-A row that the cache answers is the same object each time. So what was made of it still holds as long as it is the same
-object, and nothing has to be compared, expired or told of changes: a later version is another object.
+A row that the worker's own cache answers is the same object each time, and one that comes from afar is equal to the one
+before. So what was made of it still holds, and nothing has to be expired or told of changes: a later version is another
+row. To compare two equal ones costs a twentieth of making an answer anew.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ ENTRY_BYTES_MAX: Final = 4_096
 
 
 class Latest(Generic[S, M]):
-    """Remembers what ``make`` made of each key's value, until another object is given. For immutable values."""
+    """Remembers what ``make`` made of each key's value, until one is given that does not equal it.
+
+    For immutable values, of which equal ones are made into equal things.
+    """
 
     def __init__(self, make: Callable[[S], M], is_small: Callable[[S, M], bool]) -> None:
         """``is_small`` tells what may be remembered."""
@@ -34,7 +38,7 @@ class Latest(Generic[S, M]):
     def of(self, key: bytes, value: S) -> M:
         """Returns what is made of a value. What ``make`` raises, it raises."""
         known = self._made.get(key)
-        if known is not None and known[0] is value:
+        if known is not None and (known[0] is value or known[0] == value):
             return known[1]
         made = self._make(value)
         if self._is_small(value, made):

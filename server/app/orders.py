@@ -37,14 +37,11 @@ class Written(NamedTuple):
     replayed: bool
 
 
-class _New(NamedTuple):
-    """An order that is yet to be written."""
+class New(NamedTuple):
+    """An order that is yet to be stored, and what is to be stored of it."""
 
     order: Order
     write: Write
-
-
-_NOT_YET: Final = OrderError(Reason.INTERNAL, "nothing is known of the order yet")
 
 
 class Orders:
@@ -67,36 +64,20 @@ class Orders:
 
         ``request_id`` is a UUIDv7 (16 bytes); None mints one.
         """
-        new = self._new(draft, request_id)
-        try:
-            outcome = await self._router.write(*new.write, deadline)
-        except StoreError as error:
-            raise failure_of(error) from error
-        return self._written(new, outcome)
+        new = self.prepare(draft, request_id, self.now_us())
+        earlier = await self.store(new.write, deadline)
+        return Written(new.order, replayed=False) if earlier is None else Written(earlier, replayed=True)
 
-    async def create_many(
-        self, asked: Sequence[tuple[Draft, bytes | None]], deadline: float
-    ) -> Sequence[Written | Exception]:
-        """Creates many, each as ``create`` does; returns what came of each, in order. None fails another."""
-        written: list[Written | Exception] = []
-        new: list[tuple[int, _New]] = []
-        for draft, request_id in asked:
-            try:
-                one = self._new(draft, request_id)
-            except Exception as error:  # noqa: BLE001  one bad draft never fails the others
-                written.append(error)
-            else:
-                new.append((len(written), one))
-                written.append(_NOT_YET)
-        found = await self._router.write_many([one.write for _, one in new], deadline)
-        for (number, one), became in zip(new, found, strict=True):
-            written[number] = self._judged(one, became)
-        return written
+    def now_us(self) -> int:
+        """Returns Unix microseconds, for ``prepare``: orders that are asked for together may have them in common."""
+        return self._clock.now_us()
 
-    def _new(self, draft: Draft, request_id: bytes | None) -> _New:
-        """Returns the order that a draft asks for, and what is to be stored."""
+    def prepare(self, draft: Draft, request_id: bytes | None, now_us: int) -> New:
+        """Returns the order that a draft asks for. Of the same customer and request the id is the same.
+
+        ``request_id`` is a UUIDv7 (16 bytes); None mints one. Raises ``OrderError``: INVALID_REQUEST, REQUEST_ID_AHEAD.
+        """
         domain.validate_draft(draft, CURRENCIES)
-        now_us = self._clock.now_us()
         now_ms = now_us // 1_000
         if request_id is None:
             request_id = mint_uuid7(now_ms)
@@ -110,9 +91,22 @@ class Orders:
         order_id = order_id_of(draft.customer_id, request_id)
         order = domain.create(draft, order_id, now_us)
         mark = request_id + codec.draft_digest(draft)
-        return _New(order, Write(order_id, draft.customer_id, mark, codec.encode(order)))
+        return New(order, Write(order_id, draft.customer_id, mark, codec.encode(order)))
 
-    def _judged(self, new: _New, found: Found) -> Written | Exception:
+    async def store(self, write: Write, deadline: float) -> Order | None:
+        """Stores an order that was prepared; returns None, or the one that its request created before (version 1)."""
+        try:
+            outcome = await self._router.write(*write, deadline)
+        except StoreError as error:
+            raise failure_of(error) from error
+        return self._earlier(write, outcome)
+
+    async def store_many(self, writes: Sequence[Write], deadline: float) -> Sequence[Order | Exception | None]:
+        """Stores many, each as ``store`` does; returns what came of each, in order. None fails another."""
+        found = await self._router.write_many(writes, deadline)
+        return [self._judged(write, became) for write, became in zip(writes, found, strict=True)]
+
+    def _judged(self, write: Write, found: Found) -> Order | Exception | None:
         if isinstance(found, StoreError):
             failure = failure_of(found)
             failure.__cause__ = found
@@ -120,14 +114,14 @@ class Orders:
         if isinstance(found, Exception):
             return found
         try:
-            return self._written(new, found)
+            return self._earlier(write, found)
         except Exception as error:  # noqa: BLE001  one that is refused never fails the others
             return error
 
-    def _written(self, new: _New, outcome: Outcome) -> Written:
-        """Returns the order that a request created, now or before. Raises ``OrderError``."""
+    def _earlier(self, write: Write, outcome: Outcome) -> Order | None:
+        """Returns None for an order that is stored now, or as its request created it before. Raises ``OrderError``."""
         if outcome.verdict is Verdict.APPLIED:
-            return Written(new.order, replayed=False)
+            return None
         if outcome.verdict is Verdict.SEALED:
             raise OrderError(
                 Reason.REQUEST_ID_EXPIRED,
@@ -135,9 +129,9 @@ class Orders:
                 metadata={"server_time": _rfc3339(self._clock.now_us())},
             )
         present = outcome.present
-        order_id, customer, mark, _ = new.write
+        order_id, customer, mark, _ = write
         if present is not None and present.customer == customer and present.mark(1) == mark:
-            return Written(codec.decode(present).as_of(1), replayed=True)
+            return codec.decode(present).as_of(1)
         raise _reused(order_id)
 
     async def transition(

@@ -6,6 +6,7 @@ Values are immutable tuples: cheap to make, compare and encode. All times are Un
 from __future__ import annotations
 
 from collections.abc import Container
+from functools import lru_cache
 from typing import NamedTuple
 
 from server.domain import limits
@@ -72,15 +73,17 @@ class Order(NamedTuple):
 
 def create(draft: Draft, order_id: bytes, now_us: int) -> Order:
     """Returns the new order, PENDING, of a draft that ``validate_draft`` has passed."""
-    return Order(
-        order_id,
-        draft.customer_id,
-        draft.currency_code,
-        draft.lines,
-        draft.attributes,
-        sum(line.quantity * line.unit_price_minor for line in draft.lines),
-        (Transition(State.PENDING, now_us),),
-    )
+    customer_id, currency_code, lines, attributes = draft
+    total_minor = 0
+    for _, quantity, unit_price_minor in lines:
+        total_minor += quantity * unit_price_minor
+    return Order(order_id, customer_id, currency_code, lines, attributes, total_minor, _creation(now_us))
+
+
+@lru_cache(1)
+def _creation(now_us: int) -> tuple[Transition, ...]:
+    """Returns the life of an order that was just created; the orders of a batch have it in common."""
+    return (Transition(State.PENDING, now_us),)
 
 
 def transition(order: Order, verb: Verb, reason: str, expected_version: int | None, now_us: int) -> Order:
@@ -129,62 +132,68 @@ def _why_not(verb: Verb, state: State) -> str:
     return f"{verb.value} is not allowed on an order that is {state.name}: {advice}"
 
 
-def validate_draft(draft: Draft, currencies: Container[str], *, prefix: str = "") -> None:
-    """Raises the INVALID_REQUEST ``OrderError`` that names every bad field of a draft, with paths under ``prefix``."""
+def validate_draft(draft: Draft, currencies: Container[str]) -> None:
+    """Raises the INVALID_REQUEST ``OrderError`` that names every bad field of a draft."""
+    customer_id, currency_code, lines, attributes = draft
     bad: list[Violation] = []
-    if problem := text_problem(draft.customer_id, limits.CUSTOMER_ID_BYTES_MAX):
-        bad.append(Violation(f"{prefix}customer_id", problem))
-    if draft.currency_code not in currencies:
-        bad.append(Violation(f"{prefix}currency_code", "not an ISO 4217 alphabetic code, such as EUR"))
-    _validate_lines(draft.lines, prefix, bad)
-    if draft.attributes:
-        _validate_attributes(draft.attributes, prefix, bad)
+    if problem := text_problem(customer_id, limits.CUSTOMER_ID_BYTES_MAX):
+        bad.append(Violation("customer_id", problem))
+    if currency_code not in currencies:
+        bad.append(Violation("currency_code", "not an ISO 4217 alphabetic code, such as EUR"))
+    _validate_lines(lines, bad)
+    if attributes:
+        _validate_attributes(attributes, bad)
     if bad:
         raise invalid(bad)
 
 
-def _validate_lines(lines: tuple[Line, ...], prefix: str, bad: list[Violation]) -> None:
+def _validate_lines(lines: tuple[Line, ...], bad: list[Violation]) -> None:
     if not 1 <= len(lines) <= limits.LINES_MAX:
-        bad.append(Violation(f"{prefix}lines", f"{len(lines)} lines, allowed are 1-{limits.LINES_MAX}"))
+        bad.append(Violation("lines", f"{len(lines)} lines, allowed are 1-{limits.LINES_MAX}"))
     total = 0
     before = len(bad)
     for i, (sku, quantity, unit_price_minor) in enumerate(lines[: limits.LINES_MAX]):
         if problem := text_problem(sku, limits.SKU_BYTES_MAX):
-            bad.append(Violation(f"{prefix}lines[{i}].sku", problem))
+            bad.append(Violation(f"lines[{i}].sku", problem))
         if not 1 <= quantity <= limits.QUANTITY_MAX:
-            bad.append(Violation(f"{prefix}lines[{i}].quantity", f"is {quantity}, allowed are 1-{limits.QUANTITY_MAX}"))
+            bad.append(Violation(f"lines[{i}].quantity", f"is {quantity}, allowed are 1-{limits.QUANTITY_MAX}"))
         if not 0 <= unit_price_minor <= limits.UNIT_PRICE_MINOR_MAX:
             bad.append(
                 Violation(
-                    f"{prefix}lines[{i}].unit_price_minor",
+                    f"lines[{i}].unit_price_minor",
                     f"is {unit_price_minor}, allowed are 0-{limits.UNIT_PRICE_MINOR_MAX}",
                 )
             )
         total += quantity * unit_price_minor
     if len(bad) == before and total > limits.TOTAL_MINOR_MAX:
-        bad.append(Violation(f"{prefix}lines", f"their total is {total}, more than int64 holds"))
+        bad.append(Violation("lines", f"their total is {total}, more than int64 holds"))
 
 
-def _validate_attributes(attributes: tuple[tuple[str, str], ...], prefix: str, bad: list[Violation]) -> None:
+def _validate_attributes(attributes: tuple[tuple[str, str], ...], bad: list[Violation]) -> None:
     if len(attributes) > limits.ATTRIBUTES_MAX:
-        bad.append(
-            Violation(f"{prefix}attributes", f"{len(attributes)} attributes, allowed are {limits.ATTRIBUTES_MAX}")
-        )
+        bad.append(Violation("attributes", f"{len(attributes)} attributes, allowed are {limits.ATTRIBUTES_MAX}"))
     for key, value in attributes[: limits.ATTRIBUTES_MAX]:
-        if not 1 <= len(key.encode()) <= limits.ATTRIBUTE_KEY_BYTES_MAX:
+        size = _size(key)
+        if not 1 <= size <= limits.ATTRIBUTE_KEY_BYTES_MAX:
             bad.append(
                 Violation(
-                    f"{prefix}attributes[{quoted(key)}]",
-                    f"the key has {len(key.encode())} bytes, allowed are 1-{limits.ATTRIBUTE_KEY_BYTES_MAX}",
+                    f"attributes[{quoted(key)}]",
+                    f"the key has {size} bytes, allowed are 1-{limits.ATTRIBUTE_KEY_BYTES_MAX}",
                 )
             )
-        if len(value.encode()) > limits.ATTRIBUTE_VALUE_BYTES_MAX:
+        size = _size(value)
+        if size > limits.ATTRIBUTE_VALUE_BYTES_MAX:
             bad.append(
                 Violation(
-                    f"{prefix}attributes[{quoted(key)}]",
-                    f"the value has {len(value.encode())} bytes, at most {limits.ATTRIBUTE_VALUE_BYTES_MAX}",
+                    f"attributes[{quoted(key)}]",
+                    f"the value has {size} bytes, at most {limits.ATTRIBUTE_VALUE_BYTES_MAX}",
                 )
             )
+
+
+def _size(text: str) -> int:
+    """Returns how many bytes of UTF-8 a text has."""
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def text_problem(text: str, bytes_max: int, *, bytes_min: int = 1) -> str:
@@ -192,7 +201,7 @@ def text_problem(text: str, bytes_max: int, *, bytes_min: int = 1) -> str:
 
     Printable is ``str.isprintable``: no control, format, surrogate or unassigned characters, no blank but U+0020.
     """
-    size = len(text) if text.isascii() else len(text.encode())
+    size = _size(text)
     if not bytes_min <= size <= bytes_max:
         return f"has {size} bytes, allowed are {bytes_min}-{bytes_max}"
     if not text.isprintable():

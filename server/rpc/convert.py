@@ -7,22 +7,24 @@ of a request is collected, so that one answer names them all.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
-
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from protos.orders.v1 import orders_pb2
 from server.app.currencies import CURRENCIES
 from server.domain import limits
 from server.domain.errors import OrderError, Violation, invalid
-from server.domain.order import Draft, Line, Order, text_problem, validate_draft
+from server.domain.order import Draft, Line, text_problem, validate_draft
 from server.domain.states import State
 from shards.contract import Consistency
-from shards.keys import format_uuid, parse_uuid7
+from shards.keys import parse_uuid7
 
 _UUID7_EXPECTED: Final = "not a UUIDv7 such as 0190b0a2-7c31-7d3f-8a55-2f1e9c6b7d10"
 
 _CONSISTENCY: Final = {0: Consistency.CACHED, 1: Consistency.CACHED, 2: Consistency.STRONG}
+_line: Final[Callable[[tuple[str, int, int]], Line]] = partial(tuple.__new__, Line)
+"""As ``Line._make``, without a function of Python between."""
+
 _STATES: Final[dict[int, State | None]] = {0: None, **{state.value: state for state in State}}
 
 
@@ -96,11 +98,13 @@ def draft(message: orders_pb2.CreateOrderRequest, *, id_required: bool = False) 
     validated by who takes the draft. Never converts more than the limits allow, whatever was sent.
     """
     bad: list[Violation] = []
-    raw_id = request_id(message.request_id, bad, required=id_required)
+    text = message.request_id
+    raw_id = parse_uuid7(text)
+    if raw_id is None and (text or id_required):
+        order_id(text, bad, "request_id")
     lines, attributes = message.lines, message.attributes
     if len(lines) > limits.LINES_MAX:
         bad.append(Violation("lines", f"{len(lines)} lines, allowed are 1-{limits.LINES_MAX}"))
-        lines = lines[: limits.LINES_MAX]  # type: ignore[assignment]  # a list of the same messages
     labels: tuple[tuple[str, str], ...] = ()
     if len(attributes) > limits.ATTRIBUTES_MAX:
         bad.append(Violation("attributes", f"{len(attributes)} attributes, allowed are {limits.ATTRIBUTES_MAX}"))
@@ -109,49 +113,10 @@ def draft(message: orders_pb2.CreateOrderRequest, *, id_required: bool = False) 
     asked = Draft(
         message.customer_id,
         message.currency_code,
-        tuple([Line(line.sku, line.quantity, line.unit_price_minor) for line in lines]),
+        # a slice is a list, which is gone through in half the time
+        tuple([_line((line.sku, line.quantity, line.unit_price_minor)) for line in lines[: limits.LINES_MAX]]),
         labels,
     )
-    refuse(bad, validate_draft, asked, CURRENCIES)
+    if bad:
+        refuse(bad, validate_draft, asked, CURRENCIES)
     return asked, raw_id
-
-
-def fill_order(message: orders_pb2.Order, order: Order) -> None:
-    """Writes an order into an empty message.
-
-    In place and field by field, which is quickest: a message assigned to a field would be copied, keyword arguments and
-    ``update`` go through a mapping, and an element added empty costs the least.
-    """
-    message.order_id = format_uuid(order.order_id)
-    message.customer_id = order.customer_id
-    message.currency_code = order.currency_code
-    message.total_minor = order.total_minor
-    add_line = message.lines.add
-    for sku, quantity, unit_price_minor in order.lines:
-        line = add_line()
-        line.sku = sku
-        line.quantity = quantity
-        line.unit_price_minor = unit_price_minor
-    if order.attributes:
-        attributes = message.attributes
-        for key, value in order.attributes:
-            attributes[key] = value
-    add_transition = message.transitions.add
-    version = 0
-    for state, time_us, why in order.transitions:
-        version += 1
-        made = add_transition()
-        made.state = state  # type: ignore[assignment]  # the numbers of State are those of the wire
-        made.version = version
-        if why:
-            made.reason = why
-        _fill_time(made.time, time_us)
-    message.state = order.state  # type: ignore[assignment]  # as above
-    message.version = version
-    _fill_time(message.create_time, order.transitions[0].time_us)
-    _fill_time(message.update_time, order.transitions[-1].time_us)
-
-
-def _fill_time(message: Timestamp, time_us: int) -> None:
-    message.seconds, micros = divmod(time_us, 1_000_000)
-    message.nanos = micros * 1_000

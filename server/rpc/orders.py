@@ -17,16 +17,12 @@ from server.domain import limits
 from server.domain.errors import Violation
 from server.domain.order import Order
 from server.domain.states import Verb
-from server.rpc import convert
+from server.rpc import convert, encoding
 from server.rpc.admission import Entry
-from server.rpc.batches import NAME, Creates
 from server.rpc.call import Call
+from server.rpc.creates import NAME, Creates
 from server.rpc.pipeline import Handler, Pipeline, Ready, Service
 from shards.keys import format_uuid
-
-ORDER_FRAME_BYTES: Final = 4
-"""Tag and length around an order in a list: orders are shorter than 2 MiB."""
-
 
 PRIORITIES: Final = {
     Verb.CONFIRM_PAYMENT.value: Priority.CRITICAL,
@@ -48,8 +44,8 @@ class OrderServicer:
 
     def service(self, pipeline: Pipeline) -> Service:
         """Returns the service with all its handlers."""
-        unary: dict[str, tuple[type[Any], Callable[[Any, Call], Awaitable[Message | Ready]]]] = {
-            "CreateOrder": (pb.CreateOrderRequest, self.create_order),
+        unary: dict[str, tuple[type[Any], Callable[[Any, Call], Awaitable[Ready]]]] = {
+            "CreateOrder": (pb.CreateOrderRequest, self._creates.one),
             "BatchCreateOrders": (pb.BatchCreateOrdersRequest, self._creates.batch),
             "GetOrder": (pb.GetOrderRequest, self.get_order),
             "BatchGetOrders": (pb.BatchGetOrdersRequest, self.batch_get_orders),
@@ -68,16 +64,6 @@ class OrderServicer:
         handlers["WatchOrder"] = pipeline.stream(f"{NAME}/WatchOrder", pb.WatchOrderRequest, self.watch_order)
         return Service(NAME, handlers, entries)
 
-    async def create_order(self, request: pb.CreateOrderRequest, call: Call) -> pb.CreateOrderResponse:
-        """Creates one order."""
-        call.request_id = request.request_id
-        call.customer_id = request.customer_id
-        draft, request_id = convert.draft(request)
-        order, replayed = await self._orders.create(draft, request_id, call.deadline)
-        answer = pb.CreateOrderResponse(replayed=replayed)
-        convert.fill_order(answer.order, order)
-        return answer
-
     async def get_order(self, request: pb.GetOrderRequest, call: Call) -> Ready:
         """Reads one order."""
         bad: list[Violation] = []
@@ -89,7 +75,7 @@ class OrderServicer:
         order = await self._orders.get(order_id, request.min_version, consistency, call.deadline)
         return self._ready.of(order_id, order)
 
-    async def batch_get_orders(self, request: pb.BatchGetOrdersRequest, call: Call) -> pb.BatchGetOrdersResponse:
+    async def batch_get_orders(self, request: pb.BatchGetOrdersRequest, call: Call) -> Ready:
         """Reads many orders; those that the answer has no room for, or whose shard failed, are unprocessed."""
         bad: list[Violation] = []
         consistency = convert.consistency(request.consistency, bad)
@@ -102,48 +88,41 @@ class OrderServicer:
             bad.append(Violation("order_ids", f"{len(texts)} ids, allowed are 1-{limits.BATCH_ITEMS_MAX}"))
         convert.refuse(bad)
         found = await self._orders.get_many(list(wanted), consistency, call.deadline)
-        answer = pb.BatchGetOrdersResponse()
-        room = _Room(answer.orders.add, answer.orders.pop)
+        room = _Room()
+        rest = pb.BatchGetOrdersResponse()
         for order_id in wanted:
             order = found[order_id]
             if order is None:
-                answer.missing_order_ids.append(format_uuid(order_id))
+                rest.missing_order_ids.append(format_uuid(order_id))
             elif not isinstance(order, Order) or not room.take(order):
-                answer.unprocessed_order_ids.append(format_uuid(order_id))
-        return answer
+                rest.unprocessed_order_ids.append(format_uuid(order_id))
+        return room.before(rest)
 
-    async def list_orders(self, request: pb.ListOrdersRequest, call: Call) -> pb.ListOrdersResponse:
+    async def list_orders(self, request: pb.ListOrdersRequest, call: Call) -> Ready:
         """Lists a page of a customer's orders."""
         bad: list[Violation] = []
         call.customer_id = request.customer_id
         state = convert.state_filter(request.state, bad)
         query = Query(request.customer_id, state, request.page_size, request.page_token)
         convert.refuse(bad, validate, query)
-        answer = pb.ListOrdersResponse()
-        room = _Room(answer.orders.add, answer.orders.pop)
+        room = _Room()
         page = await self._orders.list(query, call.deadline, room.take)
-        assert len(page.orders) == len(answer.orders), "a page holds the orders that were said to fit"
-        answer.next_page_token = page.next_page_token
-        return answer
+        assert len(page.orders) == room.count, "a page holds the orders that were said to fit"
+        return room.before(pb.ListOrdersResponse(next_page_token=page.next_page_token))
 
-    async def watch_order(
-        self, request: pb.WatchOrderRequest, call: Call
-    ) -> AsyncGenerator[pb.WatchOrderResponse, None]:
+    async def watch_order(self, request: pb.WatchOrderRequest, call: Call) -> AsyncGenerator[Ready, None]:
         """Follows one order until a final state."""
         bad: list[Violation] = []
         call.order_id = order_id = convert.order_id(request.order_id, bad)
         convert.refuse(bad)
         async with aclosing(self._orders.watch(order_id, call.deadline)) as states:
             async for order in states:
-                answer = pb.WatchOrderResponse()
-                convert.fill_order(answer.order, order)
-                yield answer
+                yield Ready(encoding.answer(order))
 
-    def _transition(self, verb: Verb) -> Callable[[Any, Call], Awaitable[Message]]:
-        response_type: Callable[..., Any] = getattr(pb, f"{verb.value}Response")
+    def _transition(self, verb: Verb) -> Callable[[Any, Call], Awaitable[Ready]]:
         takes_reason = "reason" in getattr(pb, f"{verb.value}Request").DESCRIPTOR.fields_by_name
 
-        async def serve(request: Any, call: Call) -> Message:  # noqa: ANN401  # five messages of one form
+        async def serve(request: Any, call: Call) -> Ready:  # noqa: ANN401  # five messages of one form
             bad: list[Violation] = []
             call.request_id = request.request_id
             call.order_id = order_id = convert.order_id(request.order_id, bad)
@@ -152,37 +131,39 @@ class OrderServicer:
             expected = convert.expected_version(request, bad)
             convert.refuse(bad)
             order, replayed = await self._orders.transition(order_id, verb, request_id, expected, reason, call.deadline)
-            answer = response_type(replayed=replayed)
-            convert.fill_order(answer.order, order)
-            return answer  # type: ignore[no-any-return]  # typed by its name
+            return Ready(encoding.answer(order, replayed=replayed))
 
         return serve
 
 
 def _get_answer(order: Order) -> Ready:
-    answer = pb.GetOrderResponse()
-    convert.fill_order(answer.order, order)
-    return Ready(answer.SerializeToString(deterministic=True))
+    return Ready(encoding.answer(order))
 
 
 class _Room:
-    """Adds orders to an answer as long as it stays below the limit of a call; the first always fits."""
+    """The orders of an answer, as long as it stays below the limit of a call; the first always fits."""
 
-    def __init__(self, add: Callable[[], pb.Order], drop: Callable[[], object]) -> None:
-        self._add = add
-        self._drop = drop
+    def __init__(self) -> None:
+        self._orders: list[bytes] = []
         self._bytes = 0
+
+    @property
+    def count(self) -> int:
+        """How many orders there are."""
+        return len(self._orders)
 
     def take(self, order: Order) -> bool:
         """Adds an order, or returns False."""
-        message = self._add()
-        convert.fill_order(message, order)
-        size = message.ByteSize() + ORDER_FRAME_BYTES
-        if self._bytes and self._bytes + size > limits.CALL_BYTES_MAX - _TAIL_BYTES:
-            self._drop()
+        element = encoding.answer(order)
+        if self._bytes and self._bytes + len(element) > limits.CALL_BYTES_MAX - _TAIL_BYTES:
             return False
-        self._bytes += size
+        self._orders.append(element)
+        self._bytes += len(element)
         return True
+
+    def before(self, rest: Message) -> Ready:
+        """Returns the answer: the orders, which are field 1, and then the fields of ``rest``."""
+        return Ready(b"".join([*self._orders, rest.SerializeToString(deterministic=True)]))
 
 
 _TAIL_BYTES: Final = 32 * 1024

@@ -29,12 +29,11 @@ from server.rpc.observer import CallObserver
 from server.rpc.streams import Streams, StreamTask, shutting_down
 
 RequestT = TypeVar("RequestT", bound=Message)
-ResponseT = TypeVar("ResponseT", bound=Message)
 AnswerT = TypeVar("AnswerT", bound="Message | Ready")
 
 UnaryMethod: TypeAlias = Callable[[RequestT, Call], Awaitable[AnswerT]]
-StreamMethod: TypeAlias = Callable[[RequestT, Call], AsyncGenerator[ResponseT, None]]
-BidiMethod: TypeAlias = Callable[[AsyncIterator[RequestT], Call], AsyncGenerator[ResponseT, None]]
+StreamMethod: TypeAlias = Callable[[RequestT, Call], AsyncGenerator[AnswerT, None]]
+BidiMethod: TypeAlias = Callable[[AsyncIterator[RequestT], Call], AsyncGenerator[AnswerT, None]]
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 CALLS_MAX: Final = 10_000
@@ -42,7 +41,7 @@ CALLS_MAX: Final = 10_000
 
 
 class Ready:
-    """An answer of a unary method that is serialized already, deterministically."""
+    """An answer that is serialized already, deterministically."""
 
     __slots__ = ("data",)
 
@@ -125,12 +124,12 @@ class Pipeline:
 
         return grpc.unary_unary_rpc_method_handler(handle)
 
-    def stream(self, name: str, request_type: type[RequestT], method: StreamMethod[RequestT, ResponseT]) -> Handler:
+    def stream(self, name: str, request_type: type[RequestT], method: StreamMethod[RequestT, AnswerT]) -> Handler:
         """Returns the handler of a method that answers one request by a stream."""
         parse = request_type.FromString
 
         async def handle(data: bytes, context: Context) -> None:
-            def answers(call: Call) -> AsyncGenerator[ResponseT, None]:
+            def answers(call: Call) -> AsyncGenerator[AnswerT, None]:
                 _check(data)
                 return method(parse(data), call)
 
@@ -138,7 +137,7 @@ class Pipeline:
 
         return grpc.unary_stream_rpc_method_handler(handle)
 
-    def bidi(self, name: str, request_type: type[RequestT], method: BidiMethod[RequestT, ResponseT]) -> Handler:
+    def bidi(self, name: str, request_type: type[RequestT], method: BidiMethod[RequestT, AnswerT]) -> Handler:
         """Returns the handler of a method that streams both ways.
 
         A message that cannot be parsed is raised by the servicer's iterator of requests.
@@ -156,7 +155,7 @@ class Pipeline:
         return grpc.stream_stream_rpc_method_handler(handle)
 
     async def _run_stream(
-        self, name: str, context: Context, open_answers: Callable[[Call], AsyncGenerator[Message, None]]
+        self, name: str, context: Context, open_answers: Callable[[Call], AsyncGenerator[Message | Ready, None]]
     ) -> None:
         call = Call()
         task: StreamTask | None = None

@@ -8,12 +8,11 @@ from typing import NamedTuple
 import hypothesis.strategies as st
 import pytest
 import pytest_asyncio
-from aioredis_cluster.aioredis import create_connection
-from aioredis_cluster.connection import RedisConnection
 from hypothesis import HealthCheck, given, settings
 
 from shards.caches.redis_cluster import entries
 from shards.caches.redis_cluster.cache import _SCRIPT
+from shards.caches.redis_cluster.wire import Reply, Wire, connect
 from shards.contract import MARK_BYTES, Row
 from shards.keys import Key
 from tests.support.redis_nodes import RedisCluster, redis_cluster
@@ -50,19 +49,25 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
 
 
 @pytest_asyncio.fixture
-async def node(cluster: RedisCluster) -> AsyncIterator[RedisConnection]:
+async def node(cluster: RedisCluster) -> AsyncIterator[Wire]:
     """A connection to the master that has the keys used here."""
     master = cluster.master_of(b"{fills}")
-    connection = await create_connection((master.address, master.port), connection_cls=RedisConnection)
-    assert isinstance(connection, RedisConnection)
+    connection = await connect((master.address, master.port), username=None, password=None, timeout_s=20)
     yield connection
     connection.close()
     await connection.wait_closed()
 
 
-async def run(node: RedisConnection, key: bytes, fill: Fill) -> int:
+async def ask(node: Wire, *command: bytes) -> Reply:
+    """Returns the reply to one command."""
+    [reply] = await node.send([command])
+    return reply
+
+
+async def run(node: Wire, key: bytes, fill: Fill) -> int:
     """Runs the script; returns what it returns."""
-    done: int = await node.execute(b"EVAL", _SCRIPT, b"1", key, fill.entry(), KEEP_MS)
+    done = await ask(node, b"EVAL", _SCRIPT, b"1", key, fill.entry(), KEEP_MS)
+    assert isinstance(done, int)
     return done
 
 
@@ -76,7 +81,7 @@ on_a_node = settings(max_examples=150, deadline=None, suppress_health_check=[Hea
 
 @given(fills)
 @on_a_node
-async def test_it_keeps_the_newest(node: RedisConnection, steps: list[Fill]) -> None:
+async def test_it_keeps_the_newest(node: Wire, steps: list[Fill]) -> None:
     """After each run the key holds the highest version, a row before a tombstone, and of rows that read latest."""
     key = new_key()
     held: Fill | None = None
@@ -87,12 +92,12 @@ async def test_it_keeps_the_newest(node: RedisConnection, steps: list[Fill]) -> 
         assert await run(node, key, fill) == wins
         held = fill if wins else held
         assert held is not None
-        assert await node.execute(b"GET", key) == held.entry()
+        assert await ask(node, b"GET", key) == held.entry()
 
 
 @given(fills, st.randoms())
 @on_a_node
-async def test_order_and_repeats_do_not_matter(node: RedisConnection, steps: list[Fill], chance) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001  # hypothesis hands over a Random of its own kind
+async def test_order_and_repeats_do_not_matter(node: Wire, steps: list[Fill], chance) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001  # hypothesis hands over a Random of its own kind
     """Runs that are repeated, or arrive in another order, leave the same version, as a row if any of them was one."""
     key, other = new_key(), new_key()
     again = steps + chance.choices(steps, k=5)
@@ -101,22 +106,25 @@ async def test_order_and_repeats_do_not_matter(node: RedisConnection, steps: lis
         await run(node, key, fill)
     for fill in again:
         await run(node, other, fill)
-    one, two = await node.execute(b"GET", key), await node.execute(b"GET", other)
+    one, two = await ask(node, b"GET", key), await ask(node, b"GET", other)
+    assert isinstance(one, bytes)
+    assert isinstance(two, bytes)
     assert one == two or (one[:4] == two[:4] and entries.is_tombstone(one) and entries.is_tombstone(two))
     assert await run(node, other, chance.choice(again)) == 0
 
 
-async def test_an_entry_outlives_what_it_refuses(node: RedisConnection) -> None:
+async def test_an_entry_outlives_what_it_refuses(node: Wire) -> None:
     """A key is kept for as long as the caller says, also when its row has expired long ago."""
     key = new_key()
     await run(node, key, Fill(2, True, 5))
-    left_ms = await node.execute(b"PTTL", key)
+    left_ms = await ask(node, b"PTTL", key)
+    assert isinstance(left_ms, int)
     assert 0 < left_ms <= 60_000
     assert await run(node, key, Fill(1, True, 1 << 45)) == 0
 
 
-async def test_runs_at_once_are_one_after_the_other(node: RedisConnection) -> None:
+async def test_runs_at_once_are_one_after_the_other(node: Wire) -> None:
     """Of versions that arrive together the highest stays."""
     key = new_key()
     await asyncio.gather(*(run(node, key, Fill(version, True, 7)) for version in (3, 1, 4, 1, 5, 9, 2, 6)))
-    assert await node.execute(b"GET", key) == Fill(9, True, 7).entry()
+    assert await ask(node, b"GET", key) == Fill(9, True, 7).entry()

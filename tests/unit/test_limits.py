@@ -1,11 +1,10 @@
 """The limits that callers were promised, as numbers: the other tests use their names."""
 
-from protos.orders.v1 import orders_pb2 as pb
 from server.app.currencies import CURRENCIES
 from server.domain import limits
 from server.domain.order import Draft, Line, create, transition, validate_draft
 from server.domain.states import Verb
-from server.rpc import convert
+from server.rpc import encoding
 from shards.contract import BUCKET_S, SEAL_AFTER_S
 
 
@@ -50,6 +49,4 @@ def test_the_largest_order_is_within_its_bytes() -> None:
     for verb in (Verb.CONFIRM_PAYMENT, Verb.SHIP, Verb.DELIVER, Verb.REFUND):
         order = transition(order, verb, "r" * limits.REASON_BYTES_MAX, None, 2**52)
     assert order.is_final
-    message = pb.Order()
-    convert.fill_order(message, order)
-    assert 24_000 < message.ByteSize() <= limits.ORDER_BYTES_MAX
+    assert 24_000 < len(encoding.order_message(order)) <= limits.ORDER_BYTES_MAX

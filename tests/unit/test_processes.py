@@ -45,7 +45,7 @@ def test_beats_carry_a_share(shares: list[float], was_ready: bool) -> None:
     else:
         clipped = [min(1.0, max(0.0, share)) for share in shares]
         assert told is not None
-        assert abs(told - sum(clipped) / len(clipped)) <= 0.005
+        assert abs(told - sum(clipped) / len(clipped)) <= 0.005 + 1e-9  # half a percent, and what floats lose
     assert (READY in said) == was_ready
 
 

@@ -2,10 +2,10 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 
-from aioredis_cluster.errors import ConnectionClosedError
-
-from shards.caches.redis_cluster.node import BATCH_COMMANDS_MAX, BATCHES_MAX, Connection, Lost, Node
+from shards.caches.redis_cluster.node import BATCH_COMMANDS_MAX, BATCHES_MAX, Connection, Node, Place
+from shards.caches.redis_cluster.wire import Command, Lost, Reply
 
 
 class Wire(Connection):
@@ -13,23 +13,23 @@ class Wire(Connection):
 
     def __init__(self) -> None:
         self.is_closed = False
-        self.sent: list[tuple[bytes, ...]] = []
-        self.answers: list[asyncio.Future[object]] = []
+        self.sent: list[Sequence[Command]] = []
+        self.answers: list[asyncio.Future[Sequence[Reply]]] = []
 
     @property
     def closed(self) -> bool:
         """Whether it was closed."""
         return self.is_closed
 
-    def execute(self, command: bytes, *args: bytes) -> asyncio.Future[object]:
-        """Notes a command."""
+    def send(self, commands: Sequence[Command]) -> asyncio.Future[Sequence[Reply]]:
+        """Notes commands."""
         if self.is_closed:
-            raise ConnectionClosedError("closed")
-        answer: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-        if command == b"SCRIPT":
-            answer.set_result(b"name")
+            raise Lost("closed")
+        answer: asyncio.Future[Sequence[Reply]] = asyncio.get_running_loop().create_future()
+        if commands[0][0] == b"SCRIPT":
+            answer.set_result([b"name"])
         else:
-            self.sent.append((command, *args))
+            self.sent.append(list(commands))
             self.answers.append(answer)
         return answer
 
@@ -38,7 +38,7 @@ class Wire(Connection):
         self.is_closed = True
         for answer in self.answers:
             if not answer.done():
-                answer.set_exception(ConnectionClosedError("closed"))
+                answer.set_exception(Lost("closed"))
 
     async def wait_closed(self) -> None:
         """Is closed at once."""
@@ -63,6 +63,16 @@ class Bench:
         self.losses += 1
 
 
+async def replies(place: Place | None) -> Sequence[Reply] | None:
+    """What a batch was answered, when it is over."""
+    assert place is not None
+    batch, _ = place
+    if not batch.is_over:
+        async with asyncio.timeout(10):
+            await batch.over()
+    return batch.replies
+
+
 async def turns() -> None:
     """Lets tasks go on."""
     for _ in range(5):
@@ -78,15 +88,31 @@ async def test_what_gathers_goes_together_and_once() -> None:
     [wire] = bench.wires
     later = [bench.node.look_up(key) for key in (b"a", b"b", b"a")]
     await turns()
-    assert wire.sent == [(b"GET", b"a")]
-    wire.answers[0].set_result(b"1")
+    assert wire.sent == [[(b"GET", b"a")]]
+    wire.answers[0].set_result([b"1"])
+    assert await replies(first) == [b"1"]
     await turns()
-    assert wire.sent[1:] == [(b"GET", b"a"), (b"GET", b"b")]
-    assert first is not None
-    assert first[0].replies == [b"1"]
+    assert wire.sent[1:] == [[(b"GET", b"a"), (b"GET", b"b")]]
     assert later[0] == later[2] != later[1]
+    waits = [asyncio.create_task(replies(place)) for place in later]
+    await turns()
     await bench.node.close()
-    assert all(place is not None and place[0].over.is_set() and place[0].replies is None for place in later)
+    assert [await wait for wait in waits] == [None] * 3
+
+
+async def test_who_leaves_a_batch_leaves_it_alone() -> None:
+    """Of those who wait for a batch one may be cancelled; the others are answered."""
+    bench = Bench()
+    await bench.node.revive()
+    place = bench.node.look_up(b"a")
+    leaves, stays = asyncio.create_task(replies(place)), asyncio.create_task(replies(place))
+    await turns()
+    leaves.cancel()
+    await turns()
+    bench.wires[0].answers[0].set_result([b"1"])
+    assert await stays == [b"1"]
+    assert leaves.cancelled()
+    await bench.node.close()
 
 
 async def test_a_hung_node_frees_all_who_wait() -> None:
@@ -96,12 +122,8 @@ async def test_a_hung_node_frees_all_who_wait() -> None:
     asked = bench.node.look_up(b"a")
     await turns()
     waits = bench.node.look_up(b"b")
-    assert asked is not None
-    assert waits is not None
-    async with asyncio.timeout(10):
-        await asked[0].over.wait()
-        await waits[0].over.wait()
-    assert asked[0].replies is waits[0].replies is None
+    assert await replies(asked) is None
+    assert await replies(waits) is None
     assert bench.node.look_up(b"a") is None
     assert bench.losses == 1
     assert not await bench.node.revive(), "it rests"
@@ -143,9 +165,7 @@ async def test_a_connection_that_broke_is_noticed_and_made_anew() -> None:
     assert await bench.node.revive()
     asked = bench.node.look_up(b"a")
     await turns()
-    bench.wires[1].answers[0].set_result(None)
-    assert asked is not None
-    await asked[0].over.wait()
-    assert asked[0].replies == [None]
+    bench.wires[1].answers[0].set_result([None])
+    assert await replies(asked) == [None]
     await bench.node.close()
     await bench.node.close()

@@ -33,7 +33,8 @@ async def test_an_order_whose_shard_failed_is_not_called_missing() -> None:
     }
     servicer: Any = OrderServicer(Found(found), None)  # type: ignore[arg-type]  # all that this method asks
     request = pb.BatchGetOrdersRequest(order_ids=[format_uuid(order_id) for order_id in found])
-    answer = await servicer.batch_get_orders(request, Call())
+    ready = await servicer.batch_get_orders(request, Call())
+    answer = pb.BatchGetOrdersResponse.FromString(ready.data)
     assert [order.order_id for order in answer.orders] == [format_uuid(there)]
     assert list(answer.missing_order_ids) == [format_uuid(absent)]
     assert list(answer.unprocessed_order_ids) == [format_uuid(silent)]

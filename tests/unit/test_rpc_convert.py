@@ -9,54 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protos.orders.v1 import orders_pb2 as pb
-from server.domain import limits
 from server.domain.errors import OrderError, Reason, Violation
-from server.domain.order import Draft, Line, Order, Transition
-from server.domain.states import State
+from server.domain.order import Draft
 from server.rpc import convert
 from shards.keys import format_uuid
 
 TEXT = st.text(max_size=20)
-LINES = st.lists(st.builds(Line, TEXT, st.integers(1, 10**6), st.integers(0, 10**12)), min_size=1, max_size=5)
-ATTRIBUTES = st.dictionaries(TEXT, TEXT, max_size=5).map(lambda labels: tuple(sorted(labels.items())))
-TRANSITIONS = st.lists(
-    st.builds(Transition, st.sampled_from(State), st.integers(0, 2**52), TEXT), min_size=1, max_size=5
-)
-ORDERS = st.builds(
-    Order,
-    st.binary(min_size=16, max_size=16),
-    TEXT,
-    st.just("EUR"),
-    LINES.map(tuple),
-    ATTRIBUTES,
-    st.integers(0, limits.TOTAL_MINOR_MAX),
-    TRANSITIONS.map(tuple),
-)
-
-
-def order_of(message: pb.Order) -> Order:
-    """The inverse of ``fill_order``, written down on its own."""
-    return Order(
-        bytes.fromhex(message.order_id.replace("-", "")),
-        message.customer_id,
-        message.currency_code,
-        tuple(Line(line.sku, line.quantity, line.unit_price_minor) for line in message.lines),
-        tuple(sorted(message.attributes.items())),
-        message.total_minor,
-        tuple(Transition(State(t.state), t.time.ToMicroseconds(), t.reason) for t in message.transitions),
-    )
-
-
-@given(ORDERS)
-def test_an_order_loses_nothing_on_the_wire(order: Order) -> None:
-    """A filled message says all of the order, and what follows from it agrees."""
-    message = pb.Order()
-    convert.fill_order(message, order)
-    assert order_of(message) == order
-    assert (int(message.state), message.version) == (order.state.value, order.version)
-    assert [step.version for step in message.transitions] == list(range(1, order.version + 1))
-    assert message.create_time == message.transitions[0].time
-    assert message.update_time == message.transitions[-1].time
 
 
 @given(st.dictionaries(TEXT, TEXT, max_size=20), st.randoms())

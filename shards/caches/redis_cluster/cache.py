@@ -136,8 +136,8 @@ class RedisClusterCache:
                 errors += 1
                 continue
             batch, index = place
-            if not batch.over.is_set():
-                await batch.over.wait()
+            if not batch.is_over:
+                await batch.over()
             if batch.replies is None:
                 errors += 1
             elif refused(batch.replies[index]):

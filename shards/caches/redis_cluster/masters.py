@@ -13,13 +13,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha1
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, cast
 
-from aioredis_cluster.aioredis import create_connection
-from aioredis_cluster.connection import RedisConnection
-from aioredis_cluster.errors import RedisError
-
-from shards.caches.redis_cluster.node import Connection, Lost, Node, refused
+from shards.caches.redis_cluster.node import Connection, Node, refused
+from shards.caches.redis_cluster.wire import Address, Lost, connect
 from shards.keys import SLOTS
 
 REFRESH_S: Final = 30.0
@@ -34,8 +31,6 @@ ASKED_MAX: Final = 6
 _REDIS_SLOTS: Final = 16_384
 _REDIS_SLOT_OF: Final = tuple(crc_hqx(b"%d" % slot, 0) % _REDIS_SLOTS for slot in range(SLOTS))
 """For each slot of ours that of Redis: the hash of what stands in braces in its keys (Redis Cluster specification)."""
-
-Address: TypeAlias = tuple[str, int]
 
 
 def script_name(script: bytes) -> bytes:
@@ -155,17 +150,10 @@ class Masters:
 
     async def _connect(self, address: Address) -> Connection:
         """Opens a connection; raises ``Lost``."""
-        try:
-            connection = await create_connection(
-                address,
-                username=self._access.username,
-                password=self._access.password,
-                timeout=self._access.connect_timeout_s,
-                connection_cls=RedisConnection,
-            )
-        except (RedisError, OSError, TimeoutError) as error:
-            raise Lost(f"{address}: {error}") from error
-        return cast("Connection", connection)
+        access = self._access
+        return await connect(
+            address, username=access.username, password=access.password, timeout_s=access.connect_timeout_s
+        )
 
 
 async def _map_of(node: Node) -> Sequence[tuple[int, int, Address]] | None:

@@ -13,11 +13,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol, TypeAlias
 
-from aioredis_cluster.errors import RedisError, ReplyError
+from hiredis import ReplyError
 
-Command: TypeAlias = tuple[bytes, ...]
-Reply: TypeAlias = object
-"""What Redis answered to one command; a ``ReplyError`` when it refused that command."""
+from shards.caches.redis_cluster.wire import Command, Lost, Reply
 
 BATCH_COMMANDS_MAX: Final = 256
 """Commands sent together: about 8 ms of our own time, so that the last one's answer is not late by our doing."""
@@ -35,14 +33,14 @@ _PROVEN_S: Final = 5.0
 
 
 class Connection(Protocol):
-    """What is used of ``aioredis_cluster.connection.RedisConnection``."""
+    """What is used of ``wire.Wire``."""
 
     @property
     def closed(self) -> bool:
         """Whether nothing can be sent any more."""
 
-    def execute(self, command: bytes, *args: bytes) -> asyncio.Future[object]:
-        """Sends a command at once and returns its answer, which comes after those of all commands sent before."""
+    def send(self, commands: Sequence[Command]) -> asyncio.Future[Sequence[Reply]]:
+        """Sends commands at once and returns what will be their replies. It, and what it returns, raises ``Lost``."""
 
     def close(self) -> None:
         """Closes; what is under way fails."""
@@ -51,26 +49,37 @@ class Connection(Protocol):
         """Returns when it is closed."""
 
 
-class Lost(Exception):
-    """The connection did not answer in time, or broke. What was sent may yet be done by the node."""
-
-
 class Batch:
     """Commands that are sent together."""
 
-    __slots__ = ("commands", "look_ups", "over", "replies")
+    __slots__ = ("_waiting", "commands", "is_over", "look_ups", "replies")
 
     def __init__(self) -> None:
         self.commands: list[Command] = []
         self.look_ups: dict[bytes, int] = {}
         """The place of each key's GET, so that it is sent once."""
-        self.over = asyncio.Event()
+        self.is_over = False
         self.replies: Sequence[Reply] | None = None
         """In the order of the commands, once over; None when the node failed."""
+        self._waiting: list[asyncio.Future[None]] = []
+
+    def over(self) -> asyncio.Future[None]:
+        """Returns what is done when the batch is; not to be asked of one that is. It may be cancelled."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        return future
+
+    def end(self, replies: Sequence[Reply] | None) -> None:
+        """Tells all who wait."""
+        self.is_over, self.replies = True, replies
+        for future in self._waiting:
+            if not future.done():
+                future.set_result(None)
+        self._waiting.clear()
 
 
 Place: TypeAlias = tuple[Batch, int]
-"""Where a reply will be found: when ``over`` is set, at this index of the replies, if there are any."""
+"""Where a reply will be found: when the batch is over, at this index of the replies, if there are any."""
 
 
 class Node:
@@ -192,12 +201,13 @@ class Node:
         try:
             while self._waiting and (connection := self._connection) is not None:
                 batch = self._waiting.popleft()
+                replies = None
                 try:
-                    batch.replies = await self._exchange(connection, batch.commands)
+                    replies = await self._exchange(connection, batch.commands)
                 except Lost:
                     self._lose(connection)
                 finally:
-                    batch.over.set()
+                    batch.end(replies)
         finally:
             self._pump = None
             self._fail_waiting()
@@ -217,22 +227,17 @@ class Node:
 
     async def _answers(self, connection: Connection, commands: Sequence[Command]) -> Sequence[Reply]:
         """Sends commands and returns their replies. Raises ``Lost``."""
-        answers: list[asyncio.Future[object]] = []
+        answered = connection.send(commands)
         try:
-            answers.extend(connection.execute(*command) for command in commands)
-            # The last answer comes last. Two waits of half the time, as a stall of our own event loop ends one at once,
-            # though the answer is here and only not looked at yet.
+            # Two waits of half the time, as a stall of our own event loop ends one at once, though the answer is here
+            # and only not looked at yet.
             for _ in range(2):
-                await asyncio.wait(answers[-1:], timeout=self._answer_timeout_s / 2)
-                if answers[-1].done():
-                    return [_reply(answer) for answer in answers]
+                await asyncio.wait((answered,), timeout=self._answer_timeout_s / 2)
+                if answered.done():
+                    return answered.result()
             raise Lost(f"{self.address} did not answer within {self._answer_timeout_s} s")
-        except (RedisError, OSError) as error:
-            raise Lost(f"{self.address}: {error}") from error
         finally:
-            for answer in answers:
-                # one that nobody looked at would be reported as a defect
-                answer.cancel() if not answer.done() else answer.cancelled() or answer.exception()
+            answered.cancel()
 
     def _lose(self, connection: Connection) -> None:
         """Gives a connection up, once, however many notice."""
@@ -251,18 +256,9 @@ class Node:
 
     def _fail_waiting(self) -> None:
         while self._waiting:
-            self._waiting.popleft().over.set()
+            self._waiting.popleft().end(None)
 
 
 def refused(reply: Reply, word: str = "") -> bool:
     """Tells whether Redis refused a command, with this word (MOVED, NOSCRIPT, ...)."""
     return isinstance(reply, ReplyError) and str(reply).startswith(word)
-
-
-def _reply(answer: asyncio.Future[object]) -> Reply:
-    error = answer.exception()
-    if error is None:
-        return answer.result()
-    if isinstance(error, ReplyError):
-        return error
-    raise Lost(str(error)) from error

@@ -42,7 +42,7 @@ class RedisClusterRates:
         if place is None:
             return None
         batch, index = place
-        await batch.over.wait()
+        await batch.over()
         if batch.replies is None:
             return None
         reply = batch.replies[index]

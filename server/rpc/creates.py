@@ -1,21 +1,23 @@
-"""Many creates in one call: BatchCreateOrders and SubmitOrders. Each item is judged by itself."""
+"""Creates, one in a call and many: CreateOrder, BatchCreateOrders, SubmitOrders. Each item is judged by itself."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple
 
 from protos.orders.v1 import orders_pb2 as pb
-from server.app.orders import Orders, Written
+from server.app.orders import Orders
 from server.domain import limits
 from server.domain.errors import OrderError, Violation, invalid
-from server.domain.order import Draft
-from server.rpc import convert
+from server.domain.order import Draft, Order
+from server.rpc import convert, encoding
 from server.rpc.call import Call
 from server.rpc.call_log import CallLog
 from server.rpc.errors import item_error
+from server.rpc.pipeline import Ready
 from server.rpc.streams import shutting_down
+from shards.routing import Write
 
 NAME: Final = pb.DESCRIPTOR.services_by_name["OrderService"].full_name
 
@@ -36,40 +38,89 @@ ECHO_CHARS_MAX: Final = 128
 """Of a malformed ``request_id`` in an answer; a real one has 36."""
 
 
-_Chain: TypeAlias = Sequence[tuple[int, tuple[Draft, bytes | None]]]
-"""Items of one request, each with its number, its draft and its request id."""
+class _Item(NamedTuple):
+    """An item of a batch that is on its way."""
+
+    number: int
+    """From 0: its place in the answer."""
+    write: Write
+    created: bytes
+    """What it is answered when it creates its order."""
 
 
 class Creates:
-    """Creates orders item by item."""
+    """Creates orders."""
 
     def __init__(self, orders: Orders, log: CallLog) -> None:
         self._orders = orders
         self._log = log
 
-    async def batch(self, request: pb.BatchCreateOrdersRequest, call: Call) -> pb.BatchCreateOrdersResponse:
+    async def one(self, request: pb.CreateOrderRequest, call: Call) -> Ready:
+        """Creates one order."""
+        call.request_id = request.request_id
+        call.customer_id = request.customer_id
+        write, created = self._prepared(request, self._orders.now_us())
+        del request  # nothing of it is needed any more
+        earlier = await self._orders.store(write, call.deadline)
+        return Ready(created if earlier is None else encoding.answer(earlier, replayed=True))
+
+    async def batch(self, request: pb.BatchCreateOrdersRequest, call: Call) -> Ready:
         """Creates up to 500 orders at once; a repeated item waits for the one before it, and so is its replay."""
-        items = request.requests
-        if not 1 <= len(items) <= limits.BATCH_ITEMS_MAX:
-            raise invalid([Violation("requests", f"{len(items)} items, allowed are 1-{limits.BATCH_ITEMS_MAX}")])
-        answers = _Answers(len(items), lambda error: self._log.expected(f"{NAME}/BatchCreateOrders", call, error))
-        chains = _chains(items, answers)
+        count = len(request.requests)
+        if not 1 <= count <= limits.BATCH_ITEMS_MAX:
+            raise invalid([Violation("requests", f"{count} items, allowed are 1-{limits.BATCH_ITEMS_MAX}")])
+        answers = _Answers(count, lambda error: self._log.expected(f"{NAME}/BatchCreateOrders", call, error))
+        firsts, chains = self._prepare(request, answers)
+        del request  # as above
 
-        async def run(together: _Chain) -> None:
-            written = await self._orders.create_many([asked for _, asked in together], call.deadline)
-            for (i, _), one in zip(together, written, strict=True):
-                answers.tell(i, one)
+        async def run(together: Sequence[_Item]) -> None:
+            became = await self._orders.store_many([item.write for item in together], call.deadline)
+            for item, one in zip(together, became, strict=True):
+                answers.tell(item, one)
 
-        async def run_chain(chain: _Chain) -> None:
-            for one in chain:
-                await run((one,))
+        async def run_chain(chain: Sequence[_Item]) -> None:
+            for item in chain:
+                await run((item,))
 
         async with asyncio.TaskGroup() as group:
             for chain in chains:
-                if len(chain) > 1:
-                    group.create_task(run_chain(chain))
-            await run([chain[0] for chain in chains if len(chain) == 1])
-        return answers.message
+                group.create_task(run_chain(chain))
+            await run(firsts)
+        return answers.ready()
+
+    def _prepare(
+        self, request: pb.BatchCreateOrdersRequest, answers: _Answers
+    ) -> tuple[Sequence[_Item], Sequence[Sequence[_Item]]]:
+        """Returns the items that can be read: those of requests of their own, and those of one request together.
+
+        Of the others, tells why they cannot.
+        """
+        now_us = self._orders.now_us()
+        firsts: dict[bytes, _Item] = {}
+        chains: dict[bytes, list[_Item]] = {}
+        for number, message in enumerate(request.requests):
+            try:
+                write, created = self._prepared(message, now_us)
+            except Exception as error:  # noqa: BLE001  one bad item never fails the others
+                answers.refuse(number, error)
+                continue
+            item = _Item(number, write, created)
+            first = firsts.setdefault(write.order_id, item)
+            if first is not item:
+                chains.setdefault(write.order_id, [first]).append(item)
+        for order_id in chains:
+            del firsts[order_id]
+        return list(firsts.values()), list(chains.values())
+
+    def _prepared(self, message: pb.CreateOrderRequest, now_us: int) -> tuple[Write, bytes]:
+        """Returns what is to be stored of an order, and what is answered when it is created now.
+
+        The answer is made beforehand, so that of thousands of orders that wait for the store there are bytes and no
+        objects: those would have left the processor's caches by the time they are needed.
+        """
+        draft, request_id = convert.draft(message)
+        order, write = self._orders.prepare(draft, request_id, now_us)
+        return write, encoding.answer(order)
 
     async def submit(
         self, requests: AsyncIterator[pb.SubmitOrdersRequest], call: Call
@@ -121,7 +172,7 @@ class Creates:
             answer.error.CopyFrom(item_error(self._log.expected(f"{NAME}/SubmitOrders", call, error)))
         else:
             answer.replayed = replayed
-            convert.fill_order(answer.order, order)
+            answer.order.ParseFromString(encoding.order_message(order))
         return answer
 
 
@@ -166,37 +217,31 @@ class _Window:
 
 
 class _Answers:
-    """The answer of a batch, filled in item by item."""
+    """The answer of a batch, as it gathers item by item."""
 
     def __init__(self, count: int, expected: Callable[[Exception], OrderError]) -> None:
         """``expected`` logs what nobody has foreseen, and returns what callers are told of an error."""
-        self.message = pb.BatchCreateOrdersResponse()
-        self._results = [self.message.results.add() for _ in range(count)]
+        self._results = [b""] * count
         self._expected = expected
         self._room = _ErrorRoom()
 
-    def tell(self, i: int, written: Written | Exception) -> None:
-        """Fills in what came of an item."""
-        result = self._results[i]
-        if isinstance(written, Exception):
-            result.error.CopyFrom(self._room.take(self._expected(written)))
+    def tell(self, item: _Item, became: Order | Exception | None) -> None:
+        """Takes what came of an item: None when it created its order, or the one that was there, or why not."""
+        if became is None:
+            self._results[item.number] = item.created
+        elif isinstance(became, Order):
+            self._results[item.number] = encoding.answer(became, replayed=True)
         else:
-            order, result.replayed = written
-            convert.fill_order(result.order, order)
+            self.refuse(item.number, became)
 
+    def refuse(self, number: int, error: Exception) -> None:
+        """Takes why an item failed."""
+        result = pb.BatchCreateOrdersResponse.Result(error=self._room.take(self._expected(error)))
+        self._results[number] = result.SerializeToString(deterministic=True)
 
-def _chains(items: Sequence[pb.CreateOrderRequest], answers: _Answers) -> Sequence[_Chain]:
-    """Returns the items that can be read, those of one request together; of the others, tells why they cannot."""
-    chains: dict[object, list[tuple[int, tuple[Draft, bytes | None]]]] = {}
-    for i, item in enumerate(items):
-        try:
-            draft, request_id = convert.draft(item)
-        except Exception as error:  # noqa: BLE001  # one bad item never fails the others
-            answers.tell(i, error)
-        else:
-            key = i if request_id is None else (draft.customer_id, request_id)
-            chains.setdefault(key, []).append((i, (draft, request_id)))
-    return list(chains.values())
+    def ready(self) -> Ready:
+        """Returns the answer, when all items have been told."""
+        return Ready(b"".join([encoding.element(result) for result in self._results]))
 
 
 class _ErrorRoom:
