@@ -170,10 +170,10 @@ class Copies(Protocol):
     All methods raise ``StoreError``, and may be repeated without harm whatever became of them.
     """
 
-    async def versions(self, slot: int, gen: int) -> Mapping[bytes, int]:
-        """Returns the version of every order of a slot under a gen, by order id (16 bytes).
+    async def versions(self, gens: Mapping[int, int]) -> Mapping[int, Mapping[bytes, int]]:
+        """Returns the version of every order of each slot of ``gens`` (slot to gen), by order id (16 bytes).
 
-        All at once: some hundred bytes of memory an order.
+        All at once: some hundred bytes of memory an order. Slots that are asked for together cost less.
         """
 
     async def rows(self, keys: Sequence[Key]) -> Sequence[Row | None]:

@@ -22,6 +22,9 @@ _HASH_BITS: Final = 46  # what 128 bits leave beside 48 time, 4 version, 12 slot
 _VERSION_7: Final = 0x7
 _VARIANT_RFC: Final = 0b10
 
+_DIGEST: Final = blake2b(digest_size=8, person=b"crest.order_id")
+"""Of nothing yet, to be copied: that takes half the time of beginning one."""
+
 _pack_id: Final = struct.Struct(">6sHQ").pack
 """Time, version and ``rand_a``, variant and ``rand_b`` of a UUIDv7."""
 
@@ -55,8 +58,10 @@ def order_id_of(customer_id: str, request_id: bytes) -> bytes:
     """
     customer = customer_id.encode()
     h = xxhash.xxh64_intdigest(customer, 0)
-    digest = blake2b(request_id + customer, digest_size=8, person=b"crest.order_id").digest()
-    low = _VARIANT_RFC << 62 | ((h >> 12) & 0xFFFF) << _HASH_BITS | int.from_bytes(digest, "big") >> (64 - _HASH_BITS)
+    digest = _DIGEST.copy()
+    digest.update(request_id + customer)
+    low = int.from_bytes(digest.digest(), "big") >> (64 - _HASH_BITS)
+    low |= _VARIANT_RFC << 62 | ((h >> 12) & 0xFFFF) << _HASH_BITS
     return _pack_id(request_id, _VERSION_7 << 12 | h & 0xFFF, low)  # of the request id the first 6 bytes
 
 

@@ -29,6 +29,10 @@ class _Body(NamedTuple):
     transitions: tuple[Transition, ...]
 
 
+_CREATE: Final = blake2b(digest_size=_DIGEST_BYTES, person=b"crest.create")
+_TRANSIT: Final = blake2b(digest_size=_DIGEST_BYTES, person=b"crest.transit")
+"""Digests of nothing yet, to be copied: that takes half the time of beginning one."""
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Body).decode
 
@@ -48,10 +52,13 @@ def decode(row: Row) -> Order:
 
 def draft_digest(draft: Draft) -> bytes:
     """Returns 16 bytes that differ for any two drafts that differ."""
-    return blake2b(_encode(draft), digest_size=_DIGEST_BYTES, person=b"crest.create").digest()
+    digest = _CREATE.copy()
+    digest.update(_encode(draft))
+    return digest.digest()
 
 
 def transition_digest(verb: Verb, expected_version: int | None, reason: str) -> bytes:
     """Returns 16 bytes that differ for any two transition requests that differ."""
-    payload = _encode((verb.value, expected_version, reason))
-    return blake2b(payload, digest_size=_DIGEST_BYTES, person=b"crest.transit").digest()
+    digest = _TRANSIT.copy()
+    digest.update(_encode((verb.value, expected_version, reason)))
+    return digest.digest()

@@ -19,8 +19,8 @@ from server.domain.order import Order
 from server.domain.states import Verb
 from server.rpc import convert, encoding
 from server.rpc.admission import Entry
-from server.rpc.batches import NAME, Creates
 from server.rpc.call import Call
+from server.rpc.creates import NAME, Creates
 from server.rpc.pipeline import Handler, Pipeline, Ready, Service
 from shards.keys import format_uuid
 
@@ -45,7 +45,7 @@ class OrderServicer:
     def service(self, pipeline: Pipeline) -> Service:
         """Returns the service with all its handlers."""
         unary: dict[str, tuple[type[Any], Callable[[Any, Call], Awaitable[Ready]]]] = {
-            "CreateOrder": (pb.CreateOrderRequest, self.create_order),
+            "CreateOrder": (pb.CreateOrderRequest, self._creates.one),
             "BatchCreateOrders": (pb.BatchCreateOrdersRequest, self._creates.batch),
             "GetOrder": (pb.GetOrderRequest, self.get_order),
             "BatchGetOrders": (pb.BatchGetOrdersRequest, self.batch_get_orders),
@@ -63,14 +63,6 @@ class OrderServicer:
         handlers["SubmitOrders"] = pipeline.bidi(f"{NAME}/SubmitOrders", pb.SubmitOrdersRequest, self._creates.submit)
         handlers["WatchOrder"] = pipeline.stream(f"{NAME}/WatchOrder", pb.WatchOrderRequest, self.watch_order)
         return Service(NAME, handlers, entries)
-
-    async def create_order(self, request: pb.CreateOrderRequest, call: Call) -> Ready:
-        """Creates one order."""
-        call.request_id = request.request_id
-        call.customer_id = request.customer_id
-        draft, request_id = convert.draft(request)
-        order, replayed = await self._orders.create(draft, request_id, call.deadline)
-        return Ready(encoding.answer(order, replayed=replayed))
 
     async def get_order(self, request: pb.GetOrderRequest, call: Call) -> Ready:
         """Reads one order."""

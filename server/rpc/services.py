@@ -9,9 +9,9 @@ from server.app.orders import Orders
 from server.rpc import channelz as channelz_service
 from server.rpc import topology as topology_service
 from server.rpc.admission import Admission
-from server.rpc.batches import NAME as ORDER_SERVICE
-from server.rpc.batches import Creates
 from server.rpc.call_log import CallLog
+from server.rpc.creates import NAME as ORDER_SERVICE
+from server.rpc.creates import Creates
 from server.rpc.health import NAME as HEALTH_NAME
 from server.rpc.health import HealthServicer
 from server.rpc.load_report import LoadReport

@@ -40,7 +40,8 @@ _ANSWER: Final = struct.Struct("!QB")  # number, code
 _PRESENT: Final = struct.Struct("!IHHI16s")  # gen, bytes of customer, marks, body; order id
 _TEXT: Final = struct.Struct("!H")  # bytes of the text of an error
 
-_U16_MAX: Final = 0xFFFF
+_RECORD_BYTES_MAX: Final = FRAME_BYTES_MAX - 1_024
+"""Of one record in a frame."""
 
 
 class Kind(enum.IntEnum):
@@ -140,13 +141,14 @@ class FrameReader:
 
 def pack_row(handed: Handed) -> bytes | None:
     """Returns the record of a row; None for one that does not fit a frame."""
-    number, shard, row, deadline = handed
-    customer = row.customer.encode()
-    sizes = len(customer), len(row.marks), len(row.body)
-    if not _fits(sizes) or shard > 0xFFFFFFFF:
+    number, shard, (key, customer, marks, body), deadline = handed
+    name = customer.encode()
+    try:
+        head = _ROW.pack(number, shard, deadline, key.gen, len(name), len(marks), len(body), key.order_id)
+    except struct.error:  # a length, or the shard's number, has no room
         return None
-    head = _ROW.pack(number, shard, deadline, row.key.gen, *sizes, row.key.order_id)
-    return head + customer + row.marks + row.body
+    record = head + name + marks + body
+    return record if len(record) <= _RECORD_BYTES_MAX else None
 
 
 def unpack_rows(body: bytes) -> Iterator[Handed]:
@@ -154,10 +156,10 @@ def unpack_rows(body: bytes) -> Iterator[Handed]:
     at = 0
     while at < len(body):
         try:
-            number, shard, deadline, gen, *sizes, order_id = _ROW.unpack_from(body, at)
+            number, shard, deadline, gen, name, marks, kept, order_id = _ROW.unpack_from(body, at)
         except struct.error as error:
             raise Malformed(f"a row: {error}") from error
-        row, at = _row(body, at + _ROW.size, gen, order_id, sizes)
+        row, at = _row(body, at + _ROW.size, gen, order_id, name, marks, kept)
         yield Handed(number, shard, row, deadline)
 
 
@@ -174,12 +176,16 @@ def pack_answer(number: int, answer: Outcome | BaseException) -> bytes:
     present = answer.present
     if present is None:
         return _ANSWER.pack(number, _Code.CLASH)
-    customer = present.customer.encode()
-    sizes = len(customer), len(present.marks), len(present.body)
-    if not _fits(sizes):  # nothing was written, so whoever asked may find out by itself
+    key, customer, marks, body = present
+    name = customer.encode()
+    try:
+        head = _PRESENT.pack(key.gen, len(name), len(marks), len(body), key.order_id)
+    except struct.error:
+        head = b""
+    record = _ANSWER.pack(number, _Code.CLASH_WITH) + head + name + marks + body
+    if not head or len(record) > _RECORD_BYTES_MAX:  # nothing was written, so whoever asked may find out by itself
         return pack_answer(number, NotTaken("what is there is too large to be sent"))
-    head = _PRESENT.pack(present.key.gen, *sizes, present.key.order_id)
-    return _ANSWER.pack(number, _Code.CLASH_WITH) + head + customer + present.marks + present.body
+    return record
 
 
 def unpack_answers(body: bytes) -> Iterator[tuple[int, Outcome | StoreError]]:
@@ -196,8 +202,8 @@ def unpack_answers(body: bytes) -> Iterator[tuple[int, Outcome | StoreError]]:
             elif code == _Code.CLASH:
                 yield number, _CLASH
             elif code == _Code.CLASH_WITH:
-                gen, *sizes, order_id = _PRESENT.unpack_from(body, at)
-                row, at = _row(body, at + _PRESENT.size, gen, order_id, sizes)
+                gen, name, marks, kept, order_id = _PRESENT.unpack_from(body, at)
+                row, at = _row(body, at + _PRESENT.size, gen, order_id, name, marks, kept)
                 yield number, Outcome(Verdict.CLASH, row)
             else:
                 error = _ERRORS[_Code(code)]
@@ -212,23 +218,18 @@ def unpack_answers(body: bytes) -> Iterator[tuple[int, Outcome | StoreError]]:
             raise Malformed(f"an answer: {error}") from error
 
 
-def _row(body: bytes, at: int, gen: int, order_id: bytes, sizes: list[int]) -> tuple[Row, int]:
-    """Returns the row whose customer, marks and body begin at ``at``, and where they end."""
-    customer_end = at + sizes[0]
-    marks_end = customer_end + sizes[1]
-    end = marks_end + sizes[2]
-    if end > len(body):
+def _row(data: bytes, at: int, gen: int, order_id: bytes, name: int, marks: int, body: int) -> tuple[Row, int]:
+    """Returns the row whose customer, marks and body, of so many bytes each, begin at ``at``, and where they end."""
+    marks_at = at + name
+    body_at = marks_at + marks
+    end = body_at + body
+    if end > len(data):
         raise Malformed("a row that ends too early")
     try:
-        customer = body[at:customer_end].decode()
+        customer = data[at:marks_at].decode()
     except UnicodeDecodeError as error:
         raise Malformed("a customer that is no text") from error
-    return Row(key_of(order_id, gen), customer, body[customer_end:marks_end], body[marks_end:end]), end
-
-
-def _fits(sizes: tuple[int, int, int]) -> bool:
-    customer, marks, body = sizes
-    return customer <= _U16_MAX and marks <= _U16_MAX and customer + marks + body < FRAME_BYTES_MAX - 1_024
+    return Row(key_of(order_id, gen), customer, data[marks_at:body_at], data[body_at:end]), end
 
 
 def _code_of(error: BaseException) -> _Code:

@@ -54,8 +54,6 @@ class Outcome(NamedTuple):
 
     moved: tuple[Move, ...]
     stuck: tuple[Stuck, ...]
-    pauses: tuple[Pause, ...] = ()
-    """Those that ended with slots on their targets."""
 
 
 class Batch:
@@ -84,7 +82,6 @@ class Batch:
         self._at: Final = at
         self._moved: Final[list[Move]] = []
         self._stuck: Final[list[Stuck]] = []
-        self._pauses: Final[list[Pause]] = []
         self._copyings: list[Copying] = []
         self._rows_before = (0, 0)
 
@@ -102,7 +99,7 @@ class Batch:
 
     @property
     def moved(self) -> int:
-        """Slots that are on their targets."""
+        """Slots that are on their targets, or open there for good, while the topology is about to say so."""
         return len(self._moved)
 
     async def run(self, is_wanted: Callable[[], bool]) -> Outcome:
@@ -126,7 +123,7 @@ class Batch:
                 else:
                     reason = f"{type(error).__name__}: {error}"
                     self._stuck.extend([Stuck(move.slot, reason) for move in self._left()])
-            return Outcome(tuple(self._moved), tuple(self._stuck), tuple(self._pauses))
+            return Outcome(tuple(self._moved), tuple(self._stuck))
 
     async def _waited(self, seconds: float, is_wanted: Callable[[], bool]) -> bool:
         """Waits; False as soon as the slots are not to be moved any more."""
@@ -154,15 +151,12 @@ class Batch:
             some = left[: self._gates.together.slots]
             await self._copy(self._slots(some))
             await self._each(lambda copying: copying.verify(is_hurried=True))
+            await self._gates.finished()
             await self._calm()
             async with self._home.pausing():
                 if not is_wanted():
                     return
-                topology = await self._under_pause(some)
-            if topology is not None:
-                await self._gates.unpause(self._slots(some), epoch_min=topology.epoch)
-                await self._keep_manifests(some)
-                self.state = "moved"
+                await self._under_pause(some)
 
     async def _calm(self) -> None:
         """Waits for a moment in which the stores answer as soon as they mostly do, but not for long.
@@ -198,18 +192,16 @@ class Batch:
         if placed > _LARGE_ROWS:
             raise StoreError(f"the slots are written to faster than they are copied: {placed} rows in a round")
 
-    async def _under_pause(self, moves: Sequence[Move]) -> Topology | None:
-        """Moves slots whose copies are nearly complete. Callers wait: what can be done before or after is not here.
-
-        Returns the topology that every worker acts under by then; None where no slot was moved, and all are open again.
-        """
+    async def _under_pause(self, moves: Sequence[Move]) -> None:
+        """Moves slots whose copies are nearly complete. Callers wait: what can be done before or after is not here."""
         paused = self._slots(moves)
         times = [time.monotonic()]
         self.state = "pausing"
         written = await self._gates.pause({move.slot: move.target for move in moves})
         times.append(time.monotonic())
         try:
-            await self._gates.confirmed(written)
+            # what changed since the last round is copied while workers take note, not after that
+            await asyncio.gather(self._gates.confirmed(written), self._copy_rest(paused))
             times.append(time.monotonic())
             self.state = "paused"
             await self._at("before final place")
@@ -224,27 +216,35 @@ class Batch:
         times.append(time.monotonic())
         if not going:
             await self._gates.unpause(paused)
-            return None
+            return
+        is_open = False
         if len(going) == len(moves):  # the word opens all that were paused, or is not given
             self.state = "opening"
-            await self._gates.open(written)
+            is_open = await self._gates.open(written)
         times.append(time.monotonic())
+        self._moved.extend(going)
+        rest = self._finish(moves, going, times)
+        if is_open:
+            self._gates.finish(rest)  # other slots are copied, and those of other sources paused, meanwhile
+        else:
+            await rest
+
+    async def _finish(self, moves: Sequence[Move], going: Sequence[Move], times: list[float]) -> None:
+        """Tells where slots have gone, and opens the source to what follows. ``times`` are those of the pause."""
+        copyings = self._copyings
         self.state = "flipping"
         topology = await self._home.change("flip", lambda topology: flipped(topology, going, self._gen), is_own=True)
         times.append(time.monotonic())
-        self._moved.extend(going)
         await self._gates.known(topology.epoch)
         times.append(time.monotonic())
-        self._pauses.append(Pause(len(moves), *(after - before for before, after in pairwise(times))))
-        self._gates.together.took(self._pauses[-1])
-        return topology
-
-    async def _keep_manifests(self, moves: Sequence[Move]) -> None:
-        """For ``verify``; where none is kept it says less."""
+        pause = Pause(len(moves), *(after - before for before, after in pairwise(times)))
+        self._gates.pauses.append(pause)
+        self._gates.together.took(pause)
+        await self._gates.unpause(self._slots(moves), epoch_min=topology.epoch)
         facts = self._parts[moves[0].source].facts
-        going = [move for move in moves if move in self._moved]
-        with suppress(StoreError):
-            await asyncio.gather(*(manifest.keep(facts, one.read_of(going), self._gen) for one in self._copyings))
+        with suppress(StoreError):  # for ``verify``; where no manifest is kept it says less
+            await asyncio.gather(*(manifest.keep(facts, one.read_of(going), self._gen) for one in copyings))
+        self.state = "moved"
 
     async def _copy_rest(self, slots: frozenset[int]) -> None:
         await self._each(lambda copying: copying.round(slots, is_hurried=True))

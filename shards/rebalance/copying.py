@@ -85,9 +85,9 @@ class Copying:
 
     async def look(self) -> None:
         """Asks the target what it has, so that copies that are missing, or should not be there, differ from then on."""
-        told = await asyncio.gather(*(self._target.versions(slot, self._gen) for slot in self._copied))
-        for copied, versions in zip(self._copied.values(), told, strict=True):
-            for order_ids in _chunks(copied.stale(versions), CHUNK_ROWS):
+        told = await self._target.versions(dict.fromkeys(self._copied, self._gen))
+        for slot, copied in self._copied.items():
+            for order_ids in _chunks(copied.stale(told[slot]), CHUNK_ROWS):
                 await self._read_back(order_ids)
 
     def differing(self, slots: Container[int]) -> dict[int, list[bytes]]:
@@ -105,10 +105,10 @@ class Copying:
     async def _changed(self, slots: Container[int]) -> list[Key]:
         """Returns the keys of the orders that the source has in another version than was read, bucket by bucket."""
         changed: list[Key] = []
-        moves = [move for slot, move in self._moves.items() if slot in slots]
-        told = await asyncio.gather(*(self._source.versions(move.slot, move.old_gen) for move in moves))
-        for move, versions in zip(moves, told, strict=True):
-            slot = move.slot
+        moves = {slot: move for slot, move in self._moves.items() if slot in slots}
+        told = await self._source.versions({slot: move.old_gen for slot, move in moves.items()})
+        for slot, move in moves.items():
+            versions = told[slot]
             stale = self._read[slot].stale(versions)
             if missing := [order_id for order_id in stale if order_id not in versions]:
                 raise StoreError(f"slot {slot}: {len(missing)} orders that were on the source are gone from it")

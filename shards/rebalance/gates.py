@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from typing import Final, NamedTuple
 
 from shards.contract import StoreError
 from shards.facts import Fact, Facts
-from shards.leases import SCOPE, LeaseWatch, Leaving, SeenLease, SlotStates, SlotStatesWriter
+from shards.leases import SCOPE, LeaseWatch, Leaving, SeenLease, SlotStates, SlotStatesWriter, Telemetry
 from shards.leases.hold import boottime_s
 from shards.leases.states import OPEN_PREFIX
 from shards.rebalance.fleet import At, Deposed
-from shards.rebalance.pausing import TOGETHER_MAX, Calm, Together
-from shards.rebalance.throttle import Felt
+from shards.rebalance.pausing import TOGETHER_MAX, Calm, Pause, Together
 
 RETRY_S: Final = 0.1
 """Pause before a fact is changed again whose store failed."""
@@ -52,8 +51,11 @@ class Gates:
         self._one_at_a_time: Final = asyncio.Lock()
         self._made: SlotStates | None = None  # the present states, if they were made here
         self._watched_since: float | None = None
+        self._rest: asyncio.Future[None] | None = None  # of the last pause
         self.together: Final = Together(TOGETHER_MAX)
         """How many slots of the shard are paused at once."""
+        self.pauses: Final[list[Pause]] = []
+        """Those that ended with slots on their targets."""
         self.calm: Final = Calm()
         """Whether a pause is a good idea at the moment."""
 
@@ -83,19 +85,40 @@ class Gates:
         )
         return Written(states.revision, self._clock_s())
 
-    async def open(self, written: Written) -> None:
+    async def open(self, written: Written) -> bool:
         """Gives the word: workers open the slots of a pause where they go, all of them. There is no way back from it.
 
         It may be heard whatever becomes of it here, so nothing is raised: the topology is to be changed next, and tells
-        the same.
+        the same. Returns whether it was given for sure, so that nobody waits for the topology.
         """
         states = self._made
         if states is None or states.revision != written.revision or (leaving := states.opens) is None:
-            return
+            return False
+        is_given = False
         await self._at("before open")
         with suppress(StoreError):
             await self._facts.tell(SCOPE, leaving.word_name, Fact(leaving.revision, b""))
+            is_given = True
         await self._at("after open")
+        return is_given
+
+    def finish(self, rest: Coroutine[object, object, None]) -> None:
+        """Does the rest of a pause that nobody waits for any more, while other slots are copied; ``finished`` waits."""
+        assert self._rest is None, "the pause before was not finished"
+        self._rest = asyncio.ensure_future(rest)
+
+    async def finished(self) -> None:
+        """Returns when the last pause is finished, so that the next may begin. Raises what became of it."""
+        if self._rest is not None:
+            await self._rest
+            self._rest = None
+
+    async def abandon(self) -> None:
+        """Leaves what is not finished to whoever takes over. Idempotent."""
+        rest, self._rest = self._rest, None
+        if rest is not None:
+            rest.cancel()
+            await asyncio.gather(rest, return_exceptions=True)
 
     async def settle(self, states: SlotStates) -> Leaving | None:
         """Returns those slots of fenced states that the word of an earlier attempt has opened elsewhere, or may have.
@@ -174,16 +197,13 @@ class Gates:
         await self._look()
         return frozenset(self._watch.live())
 
-    def felt(self) -> Felt | None:
-        """Returns what callers felt of this shard lately, the worst of all workers; None where none has told."""
-        told = [seen.lease.telemetry for seen in self._watch.live().values()]
-        if not told:
-            return None
-        return Felt(max(one.p99_ms for one in told), max(one.error_rate for one in told))
+    def told(self) -> list[Telemetry]:
+        """Returns what each worker told lately of operations on this shard."""
+        return [seen.lease.telemetry for seen in self._watch.live().values()]
 
     def rate(self) -> float:
         """Returns the operations a second that workers tell."""
-        return sum(seen.lease.telemetry.rate for seen in self._watch.live().values())
+        return sum(one.rate for one in self.told())
 
     def waiting_for(self) -> list[SeenLease]:
         """Returns the leases that have not been renewed lately: whom a pause would wait for."""

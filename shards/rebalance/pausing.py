@@ -12,9 +12,9 @@ AIM_S: Final = 0.03
 TOGETHER_MAX: Final = 16
 """Most slots of one source that are paused at once."""
 
-_FIRST: Final = 4
 _CUT: Final = 0.5
-
+_LOOKED_AT: Final = 5
+"""Pauses of which the middle one counts: one that met a busy moment says nothing of the slots."""
 
 _REMEMBERED: Final = 32
 _USUAL: Final = 1.5  # times the middle one of those
@@ -57,7 +57,8 @@ def mean_steps_ms(pauses: Sequence[Pause]) -> dict[str, float]:
 class Together:
     """How many slots of one source are paused at once.
 
-    Additive increase, multiplicative decrease, on the one part of a pause that grows with their number. All else in it
+    As many as there may be, and half as many each time the one part of a pause that grows with their number takes too
+    long, in the middle of the last ones; then one more after each pause, as long as it does not. All else in a pause
     takes as long for one slot as for many; fewer slots would only mean more pauses.
     """
 
@@ -65,7 +66,8 @@ class Together:
         """``most``: never more."""
         self._most: Final = most
         self._aim_s: Final = aim_s
-        self._slots = min(_FIRST, most)
+        self._slots = most
+        self._copied: Final[deque[float]] = deque(maxlen=_LOOKED_AT)
 
     def __repr__(self) -> str:
         return f"Together(slots={self._slots}, most={self._most})"
@@ -77,8 +79,11 @@ class Together:
 
     def took(self, pause: Pause) -> None:
         """Takes in how long a pause lasted."""
-        if pause.copied_s > self._aim_s:
+        self._copied.append(pause.copied_s)
+        middle = sorted(self._copied)[len(self._copied) // 2]
+        if len(self._copied) == _LOOKED_AT and middle > self._aim_s:
             self._slots = max(1, int(self._slots * _CUT))
+            self._copied.clear()  # those that come are of fewer slots
         elif pause.slots >= self._slots:
             self._slots = min(self._most, self._slots + 1)
 

@@ -16,11 +16,11 @@ from shards.rebalance.batch import Batch, as_opened
 from shards.rebalance.fleet import At, Deposed, Fleet, Part, part_of
 from shards.rebalance.gates import Gates
 from shards.rebalance.home import Home
-from shards.rebalance.pausing import Pause, mean_steps_ms
+from shards.rebalance.pausing import mean_steps_ms
 from shards.rebalance.progress import PROGRESS, Pace, Progress
 from shards.rebalance.record import SCOPE, Command, Move, RebalanceRecord, State, Stuck
 from shards.rebalance.sealing import Sealing
-from shards.rebalance.throttle import Felt, Throttle
+from shards.rebalance.throttle import Throttle, felt_of
 from shards.topology import ShardInfo, Topology
 
 BATCH_SLOTS_MAX: Final = 16
@@ -49,7 +49,6 @@ class Term:
         self._sealing: Final = Sealing(self._parts, at)
         self._batches: Final[set[Batch]] = set()
         self._stuck: Final[dict[int, Stuck]] = {}
-        self._pauses: Final[list[Pause]] = []
         self._pace: Final = Pace()
         self._rows_of_done = (0, 0)
         self._moved = 0
@@ -182,8 +181,16 @@ class Term:
 
     async def _move_from(self, moves: list[Move], sources: int) -> None:
         """Moves the slots of one source, batch by batch."""
-        size = min(BATCH_SLOTS_MAX, max(1, self._record.options.slots_at_once // sources))
         gates = self._gates[moves[0].source]
+        try:
+            await self._move_by(
+                gates, moves, min(BATCH_SLOTS_MAX, max(1, self._record.options.slots_at_once // sources))
+            )
+            await gates.finished()
+        finally:
+            await gates.abandon()
+
+    async def _move_by(self, gates: Gates, moves: list[Move], size: int) -> None:
         for start in range(0, len(moves), size):
             if not self._is_wanted():
                 return
@@ -204,7 +211,6 @@ class Term:
                 self._batches.discard(batch)
                 self._rows_of_done = _sum(self._rows_of_done, batch.rows)
             self._moved += len(outcome.moved)
-            self._pauses.extend(outcome.pauses)
             if outcome.stuck:
                 self._stuck.update({stuck.slot: stuck for stuck in outcome.stuck})
                 await self._home.note("name stuck", partial(RebalanceRecord.with_stuck, stuck=outcome.stuck))
@@ -265,15 +271,9 @@ class Term:
         while True:
             with suppress(StoreError, Deposed):
                 await self._home.record()
-                self._throttle.observe(self._felt())
+                self._throttle.observe(felt_of([one for gates in self._gates.values() for one in gates.told()]))
                 revision = await self._publish(revision)
             await asyncio.sleep(_TICK_S)
-
-    def _felt(self) -> Felt | None:
-        told = [felt for gates in self._gates.values() if (felt := gates.felt()) is not None]
-        if not told:
-            return None
-        return Felt(max(felt.p99_ms for felt in told), max(felt.error_rate for felt in told))
 
     async def _publish(self, revision: int = 0) -> int:
         progress = self._progress()
@@ -296,7 +296,8 @@ class Term:
         moved = self._moved + sum(batch.moved for batch in self._batches)
         remaining = len(moves) - moved - len(self._stuck)
         taken_s = time.monotonic() - self._began_s
-        pauses = sorted(pause.took_s for pause in self._pauses)
+        seen = [pause for gates in self._gates.values() for pause in gates.pauses]
+        pauses = sorted(pause.took_s for pause in seen)
         done = len(pauses)
         return Progress(
             id=self._record.id,
@@ -320,7 +321,7 @@ class Term:
             ),
             pause_ms_p99=pauses[min(done - 1, done * 99 // 100)] * 1_000 if pauses else 0.0,
             pause_ms_max=pauses[-1] * 1_000 if pauses else 0.0,
-            pause_steps_ms=mean_steps_ms(self._pauses),
+            pause_steps_ms=mean_steps_ms(seen),
             pauses=done,
         )
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
+from shards.leases import Telemetry
 from shards.rebalance.record import Options
 
 RATE_MIN: Final = 50.0
@@ -23,6 +24,13 @@ _STEP: Final = 0.1  # of the rate, and at least as much as the lowest rate
 _CUT: Final = 0.5
 CALM_SHARE: Final = 0.8
 """Of what is to be kept: above it the rate stays, or it would swing."""
+
+_FELT_S: Final = 3.0
+"""What a worker tells covers about so long: copying that was slowed down shows in it after that, and is not slowed down
+again for the same moment before."""
+
+ENOUGH_PER_S: Final = 35.0
+"""Operations a second, of which 99 of 100 can be told from the slowest in that time."""
 
 _WAIT_S: Final = 3.0  # stopped: so long nothing is copied before it is tried again at the lowest rate
 _LONG_S: Final = 30.0  # stopped for so long: what callers feel is what they usually feel
@@ -42,6 +50,17 @@ class Felt(NamedTuple):
     """Share of operations that failed, 0-1."""
 
 
+def felt_of(told: Sequence[Telemetry]) -> Felt | None:
+    """Returns what callers feel: what the worst worker tells of any shard; None where none has told. Pure.
+
+    The latency of a few operations counts only where nobody has more: 99 of 100 of ten is the slowest of them.
+    """
+    if not told:
+        return None
+    enough = [one for one in told if one.rate >= ENOUGH_PER_S] or told
+    return Felt(max(one.p99_ms for one in enough), max(one.error_rate for one in told))
+
+
 class Throttle:
     """The rate of copying, and who may copy how much when."""
 
@@ -51,6 +70,7 @@ class Throttle:
         self._most = min(RATE_MAX, float(options.rows_per_s_max or RATE_MAX))
         self._rate = min(RATE_FIRST, self._most) if options.keep_p99_ms is not None else self._most
         self._stopped_until = 0.0
+        self._cut_at = -math.inf
         self._waits_since: float | None = None
         self._tokens = 0.0
         self._filled_at = clock()
@@ -98,7 +118,12 @@ class Throttle:
 
     def _cut(self, why: str, felt: Felt) -> None:
         now = self._clock()
-        if now >= self._stopped_until and self._rate * _CUT >= RATE_MIN:
+        is_stopped = now < self._stopped_until
+        if now < self._cut_at + _FELT_S and not is_stopped:
+            self.reason = f"{why}; slowed down"
+            return
+        self._cut_at = now
+        if not is_stopped and self._rate * _CUT >= RATE_MIN:
             self._rate *= _CUT
             self._waits_since = None
             self.reason = f"{why}; slowed down"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from shards.contract import MARK_BYTES, Copies, Row
-from shards.keys import format_uuid, key_of, order_id_of, slot_and_tag
+from shards.keys import format_uuid, key_of, order_id_of, slot_and_tag, slot_of
 from shards.rebalance import manifest
 from shards.rebalance.digest import row_digest
 from shards.rebalance.fleet import Fleet, part_of
@@ -17,6 +17,7 @@ from shards.rebalance.record import Move
 from shards.topology import Topology
 
 _CHUNK_ROWS: Final = 256
+_GROUP_SLOTS: Final = 16
 NAMED_MAX: Final = 100
 """Wrong orders that are named; more are counted."""
 
@@ -69,22 +70,25 @@ async def verify(
     moves = [move for move in moves if topology.slot_shards[move.slot] == move.target]
     report = Report(slots_total=len(moves))
     began = time.monotonic()
-    for move in moves:
+    for group in _groups(moves):
+        by_slot = {move.slot: move for move in group}
+        source = await part_of(fleet, group[0].source)
+        left = _Copy(source.copies, {move.slot: move.old_gen for move in group})
+        gens = {slot: topology.slot_gens[slot] for slot in by_slot}
+        there = _Copy((await part_of(fleet, group[0].target)).copies, gens)
+        doubts = {slot: _Doubts() for slot in by_slot}
         # what was left behind first: it does not change any more, and what goes on from it only grows
-        source, gen = await part_of(fleet, move.source), topology.slot_gens[move.slot]
-        left = _Copy(source.copies, move.slot, move.old_gen)
-        there = _Copy((await part_of(fleet, move.target)).copies, move.slot, gen)
-        doubts = _Doubts()
         known = (await left.order_ids(), await there.order_ids())
         for order_ids in _chunks(sorted(known[0] | known[1])):
             before = await left.rows([order_id for order_id in order_ids if order_id in known[0]])
             now = await there.rows([order_id for order_id in order_ids if order_id in known[1]])
-            _judge(report, move, before, now, doubts)
+            _judge(report, by_slot, before, now, doubts)
             report.seconds = time.monotonic() - began
             tell(report)
-        if doubts.orders:
-            doubts.settle(report, move, await manifest.find(source.facts, move, gen))
-        report.slots += 1
+        for slot, doubted in doubts.items():
+            if doubted.orders:
+                doubted.settle(report, by_slot[slot], await manifest.find(source.facts, by_slot[slot], gens[slot]))
+        report.slots += len(group)
         report.seconds = time.monotonic() - began
         tell(report)
     return report
@@ -128,37 +132,53 @@ class _Doubts:
             report.note(move, order_id, what)
 
 
-def _judge(report: Report, move: Move, left: Mapping[bytes, Row], there: Mapping[bytes, Row], doubts: _Doubts) -> None:
+def _judge(
+    report: Report,
+    moves: Mapping[int, Move],
+    left: Mapping[bytes, Row],
+    there: Mapping[bytes, Row],
+    doubts: Mapping[int, _Doubts],
+) -> None:
     for order_id, row in there.items():
         report.rows += 1
         if what := wrong_by_itself(row):
-            report.note(move, order_id, what)
+            report.note(moves[slot_of(order_id)], order_id, what)
     for order_id, before in left.items():
         report.compared += 1
+        slot = slot_of(order_id)
         now = there.get(order_id)
         if now is None:
-            doubts.doubt(order_id, "it is missing", None)
+            doubts[slot].doubt(order_id, "it is missing", None)
         elif now.customer != before.customer or not now.marks.startswith(before.marks):
-            doubts.doubt(order_id, "it does not go on from the copy that was left behind", now)
+            doubts[slot].doubt(order_id, "it does not go on from the copy that was left behind", now)
         else:
-            doubts.take(before)
+            doubts[slot].take(before)
             if now.version == before.version and row_digest(now) != row_digest(before):
-                report.note(move, order_id, "its body differs from the copy that was left behind")
+                report.note(moves[slot], order_id, "its body differs from the copy that was left behind")
 
 
 class _Copy(NamedTuple):
-    """One slot on one shard, under one gen."""
+    """Some slots on one shard, each under a gen."""
 
     copies: Copies
-    slot: int
-    gen: int
+    gens: Mapping[int, int]
 
     async def order_ids(self) -> frozenset[bytes]:
-        return frozenset(await self.copies.versions(self.slot, self.gen))
+        return frozenset().union(*(await self.copies.versions(self.gens)).values())
 
     async def rows(self, order_ids: Sequence[bytes]) -> dict[bytes, Row]:
-        found = await self.copies.rows([key_of(order_id, self.gen) for order_id in order_ids])
+        found = await self.copies.rows([key_of(order_id, self.gens[slot_of(order_id)]) for order_id in order_ids])
         return {row.key.order_id: row for row in found if row is not None}
+
+
+def _groups(moves: Sequence[Move]) -> Iterator[Sequence[Move]]:
+    """Yields moves between the same shards, some at a time: slots that are asked for together cost less."""
+    between: dict[tuple[int, int], list[Move]] = {}
+    for move in moves:
+        between.setdefault((move.source, move.target), []).append(move)
+    for group in between.values():
+        for start in range(0, len(group), _GROUP_SLOTS):
+            yield group[start : start + _GROUP_SLOTS]
 
 
 def _chunks(items: Sequence[bytes]) -> Iterator[Sequence[bytes]]:

@@ -64,8 +64,11 @@ async def test_what_is_placed_is_there(store: Store, copies: Copies) -> None:
     for row in placed:
         by_slot.setdefault(row.key.slot, {})[row.key.order_id] = row.version
     for slot, versions in by_slot.items():
-        assert await copies.versions(slot, GEN) == versions
-        assert await copies.versions(slot, GEN - 1) == {}
+        assert await copies.versions({slot: GEN}) == {slot: versions}
+        assert await copies.versions({slot: GEN - 1}) == {slot: {}}
+    assert await copies.versions(dict.fromkeys(by_slot, GEN)) == by_slot
+    odd = {slot: GEN - slot % 2 for slot in by_slot}
+    assert await copies.versions(odd) == {slot: by_slot[slot] if gen == GEN else {} for slot, gen in odd.items()}
 
 
 async def test_placing_never_goes_back(store: Store, copies: Copies) -> None:
@@ -116,10 +119,10 @@ async def test_what_was_acknowledged_is_seen(store: Store, copies: Copies) -> No
     row = new_row()
     slot = row.key.slot
     await store.commit([row])
-    assert await copies.versions(slot, 0) == {row.key.order_id: 1}
+    assert await copies.versions({slot: 0}) == {slot: {row.key.order_id: 1}}
     row = next_version(row)
     await store.commit([row])
-    assert await copies.versions(slot, 0) == {row.key.order_id: 2}
+    assert await copies.versions({slot: 0}) == {slot: {row.key.order_id: 2}}
     assert await copies.rows([row.key, copied(row).key]) == [row, None]
 
 
@@ -151,11 +154,11 @@ async def test_dropping_takes_one_gen_of_one_slot(store: Store, copies: Copies) 
     assert {(slot, GEN), (slot, GEN + 1), (other[0].key.slot, GEN)} <= await copies.present()
     await copies.drop(slot, GEN)
     await copies.drop(slot, GEN)
-    assert await copies.versions(slot, GEN) == {}
+    assert await copies.versions({slot: GEN}) == {slot: {}}
     assert await store.list_customer("mine", *copied(mine[0]).key[:3], None, 10) == []
     assert (slot, GEN) not in await copies.present()
-    assert len(await copies.versions(slot, GEN + 1)) == len(mine)
-    assert len(await copies.versions(other[0].key.slot, GEN)) == len(other)
+    told = await copies.versions({slot: GEN + 1, other[0].key.slot: GEN})
+    assert [len(versions) for versions in told.values()] == [len(mine), len(other)]
 
 
 async def test_sizes_are_those_of_the_asked_gens(copies: Copies) -> None:

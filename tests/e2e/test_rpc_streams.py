@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from protos.orders.v1 import orders_pb2 as pb
 from protos.topology.v1 import topology_pb2
 from server.app.fleet import WorkerInfo, WorkerState
-from server.rpc.batches import WINDOW_ITEMS
+from server.rpc.creates import WINDOW_ITEMS
 from server.transport import Kind
 from shards import assembly
 from shards.contract import Outcome

@@ -43,7 +43,7 @@ async def _copies(fleet: Fleet) -> AsyncIterator[tuple[Copies, Row]]:
         for slot, gen in sorted(await copies.present()):
             if gen != record.attempt:
                 continue
-            for order_id in await copies.versions(slot, gen):
+            for order_id in (await copies.versions({slot: gen}))[slot]:
                 (row,) = await copies.rows([key_of(order_id, gen)])
                 assert row is not None
                 yield copies, row

@@ -77,6 +77,58 @@ def test_whether_slots_were_opened_is_settled_when_nobody_can_open_them_any_more
     assert (opened.gen, opened.targets) == (1, ((7, 1),))
 
 
+def test_the_rest_of_a_pause_goes_on_beside_other_work_and_ends_before_the_next() -> None:
+    """Whoever pauses again waits for what is left of the pause before, and is told what became of it."""
+
+    async def main() -> list[str]:
+        gates, told = gates_over(MemoryFacts()), []
+
+        async def rest(error: Exception | None = None) -> None:
+            await asyncio.sleep(1)  # sleep: simulated
+            told.append("finished")
+            if error is not None:
+                raise error
+
+        gates.finish(rest())
+        told.append("others are copied")
+        await gates.finished()
+        await gates.finished()
+        told.append("paused")
+        gates.finish(rest(Deposed("another one leads")))
+        with pytest.raises(Deposed):
+            await gates.finished()
+        await gates.abandon()
+        gates.finish(rest())
+        await gates.abandon()
+        await gates.abandon()
+        await gates.finished()
+        return told
+
+    assert run(main()) == ["others are copied", "finished", "paused", "finished"]
+
+
+def test_who_gives_a_word_knows_whether_it_was_given() -> None:
+    """A word that may not have been given is no reason to let callers wait for the topology any longer."""
+
+    async def main() -> tuple[bool, bool, bool]:
+        facts = MemoryFacts()
+        gates = gates_over(facts)
+        written = await gates.pause({7: 1})
+        is_given = await gates.open(written)
+        await gates.unpause({7})
+        is_late = await gates.open(written)
+
+        async def lost(operation: str, is_done: bool) -> None:
+            if operation == "tell" and is_done:
+                raise StoreError
+
+        written = await gates.pause({8: 1})
+        facts.between = lost
+        return is_given, is_late, await gates.open(written)
+
+    assert run(main()) == (True, False, False)
+
+
 def test_ended_leases_are_cleared_away_whoever_looks_meanwhile() -> None:
     """Leases that have ended go; those renewed while others were cleared away stay, and the looking goes on."""
 

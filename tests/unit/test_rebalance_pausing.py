@@ -22,19 +22,34 @@ def test_the_number_stays_within_its_bounds(copied: list[float]) -> None:
         assert 1 <= together.slots <= MOST
 
 
-def test_short_copying_lets_the_number_grow_and_long_copying_halves_it() -> None:
-    """As long as the rest is copied in time one slot more is paused each time; then half as many."""
+def test_long_copying_halves_the_number_and_short_copying_lets_it_grow() -> None:
+    """All are paused together until the rest takes long in most of the last pauses; then one more each time."""
     together = Together(MOST)
-    for _ in range(MOST):
-        together.took(pause(together.slots, AIM_S / 2))
     assert together.slots == MOST
-    together.took(pause(MOST, AIM_S * 2))
+    for _ in range(5):
+        together.took(pause(MOST, AIM_S * 2))
     assert together.slots == MOST // 2
+    for more in range(1, MOST):
+        together.took(pause(together.slots, AIM_S / 2))
+        assert together.slots == min(MOST, MOST // 2 + more)
+
+
+@given(st.lists(st.booleans(), min_size=5))
+def test_a_busy_moment_is_not_the_slots_fault(late: list[bool]) -> None:
+    """While no two of five neighbouring pauses take long, the number stays."""
+    together = Together(MOST)
+    since = 5
+    for is_late in late:
+        since = 0 if is_late and since >= 2 else since + 1
+        together.took(pause(together.slots, 9.0 if since == 0 else 0.0))
+        assert together.slots == MOST
 
 
 def test_a_pause_of_fewer_slots_says_nothing_of_more() -> None:
     """The last pause of a batch, of what was left, does not raise the number."""
     together = Together(MOST)
+    for _ in range(5):
+        together.took(pause(MOST, AIM_S * 2))
     before = together.slots
     together.took(pause(before - 1, 0.0))
     assert together.slots == before

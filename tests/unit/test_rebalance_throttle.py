@@ -5,8 +5,9 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shards.leases import Telemetry
 from shards.rebalance.record import Options
-from shards.rebalance.throttle import RATE_FIRST, RATE_MAX, RATE_MIN, Felt, Throttle
+from shards.rebalance.throttle import RATE_FIRST, RATE_MAX, RATE_MIN, Felt, Throttle, felt_of
 from tests.simulation.virtual_time import run
 
 CALM, HURT = Felt(10, 0.0), Felt(200, 0.0)
@@ -48,8 +49,9 @@ def test_it_waits_and_goes_on_by_itself() -> None:
     """Callers who are hurt at the lowest rate make it wait; once they are not it begins again, slowly."""
     clock = Clock()
     told = throttle(clock)
-    for _ in range(20):
+    for _ in range(40):
         told.observe(HURT)
+        clock.now += 0.5
     assert told.rate == 0
     assert "waiting" in told.reason
     clock.now += 60
@@ -62,7 +64,7 @@ def test_who_waits_for_long_is_told_what_would_go_on() -> None:
     """After half a minute of waiting the reason names a limit under which copying would go on; calm forgets it."""
     clock = Clock()
     told = throttle(clock)
-    for _ in range(40):
+    for _ in range(60):
         told.observe(HURT)
         clock.now += 1
     assert told.rate == 0
@@ -71,8 +73,31 @@ def test_who_waits_for_long_is_told_what_would_go_on() -> None:
     told.observe(CALM)
     for _ in range(3):
         told.observe(HURT)
+        clock.now += 3
     assert "waiting" in told.reason
     assert "--keep-p99-ms" not in told.reason
+
+
+def test_one_bad_moment_halves_the_rate_once() -> None:
+    """What workers tell covers some seconds: the same bad moment is in it again and again, and counts once."""
+    clock = Clock()
+    told = throttle(clock)
+    for _ in range(6):
+        told.observe(HURT)
+        clock.now += 0.5
+    assert told.rate == RATE_FIRST / 2
+    assert "slowed down" in told.reason
+    told.observe(HURT)
+    assert told.rate == RATE_FIRST / 4
+
+
+def test_a_few_operations_are_no_measure_while_others_have_many() -> None:
+    """The worst worker counts, but one with hardly an operation only where all are so; failures always do."""
+    many, few = Telemetry(40, 0.0, 70), Telemetry(900, 0.5, 2)
+    assert felt_of([many, few]) == Felt(40, 0.5)
+    assert felt_of([Telemetry(60, 0.1, 50), many]) == Felt(60, 0.1)
+    assert felt_of([few, Telemetry(10, 0.0, 1)]) == Felt(900, 0.5)
+    assert felt_of([]) is None
 
 
 def test_errors_slow_it_down_whatever_the_latency() -> None:

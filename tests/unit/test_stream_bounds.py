@@ -13,9 +13,9 @@ from server.app.clock import SystemClock
 from server.app.orders import Orders
 from server.domain.errors import OrderError, Reason
 from server.domain.order import Draft, Line
-from server.rpc.batches import WINDOW_ITEMS, Creates
 from server.rpc.call import Call
 from server.rpc.call_log import CallLog
+from server.rpc.creates import WINDOW_ITEMS, Creates
 from shards.assembly import StorageSettings, shard_over
 from shards.caches.local import LocalCache
 from shards.routing import Router

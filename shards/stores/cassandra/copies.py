@@ -7,12 +7,10 @@ is known as a list of a customer's orders knows it: those that the index names, 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Final, TypeVar, cast
+from typing import Final, cast
 
 from shards.contract import BUCKET_S, PLACED_MAX, Copies, Invalid, Row, SlotSize, StoreError
 from shards.keys import Key, bucket_of, wall_clock_ms
@@ -20,15 +18,11 @@ from shards.settings import CassandraSettings
 from shards.stores.cassandra.connection import Connection, Link
 from shards.stores.cassandra.indexer import Indexer
 from shards.stores.cassandra.keyspace_facts import CassandraFacts
+from shards.stores.cassandra.looking import BUCKETS, Looking, each, named
 from shards.stores.cassandra.reads import Place, read_many
 from shards.stores.cassandra.session import Kind, Prepared, Session, Step
 
-T = TypeVar("T")
-R = TypeVar("R")
-
 _BUCKET_MS: Final = BUCKET_S * 1_000
-_AT_ONCE_MAX: Final = 32
-"""Statements that one call has under way at once: a mover is a guest."""
 _PLACE_TRIES_MAX: Final = 8
 """Batches of the same rows: each refusal says what is there, and workers do not write to copies; so the second fits,
 unless others place at the same time. Those can be ahead once for each version of an order, and it has five at most."""
@@ -37,19 +31,9 @@ _PAGE: Final = 1_000
 _SAMPLE_PARTITIONS: Final = 8
 _SAMPLE_ROWS: Final = 50
 _DROP_TRIES_MAX: Final = 3
-_REMEMBERED_MAX: Final = 128
-"""Slots whose buckets are remembered: more than are moved at once."""
-_WATERMARK_S: Final = 60.0
-"""For so long a watermark is believed to be where it was: an older one means a few more buckets to look into."""
 _LOWEST_TOKEN: Final = -(2**63)
-_BUCKETS_MAX: Final = 16
-"""Buckets that one statement looks into; it names as many always, the last one again where there are fewer."""
-_BUCKETS: Final = f"({', '.join('?' * _BUCKETS_MAX)})"
 
 _TEXTS: Final = {
-    "versions": """
-        SELECT order_id, version FROM ks.orders WHERE lane = ? AND bucket IN (buckets) AND slot = ? AND gen = ?""",
-    "indexed": "SELECT bucket FROM ks.customer_buckets WHERE slot = ? AND gen = ?",
     "sealed": "SELECT bucket, sealed FROM ks.orders WHERE lane = ? AND bucket IN (buckets) PER PARTITION LIMIT 1",
     "partitions": """
         SELECT DISTINCT lane, bucket, sealed, token(lane, bucket) FROM ks.orders
@@ -65,8 +49,6 @@ _TEXTS: Final = {
 class _Statements:
     """Prepared statements that only movers use; what is bound is in ``_TEXTS``, in order."""
 
-    versions: Prepared
-    indexed: Prepared
     sealed: Prepared
     partitions: Prepared
     slots: Prepared
@@ -88,8 +70,7 @@ class CassandraCopies(Copies):
         self._indexer = Indexer(connection, settings.lanes, clock_ms)  # read, never started
         self._clock_ms = clock_ms
         self._prepared: tuple[Session, _Statements] | None = None
-        self._buckets_of: OrderedDict[tuple[int, int], frozenset[int]] = OrderedDict()
-        self._refreshed_s: dict[int, float] = {}
+        self._looking = Looking(settings.keyspace, self._indexer, clock_ms)
 
     @classmethod
     async def open(
@@ -112,28 +93,14 @@ class CassandraCopies(Copies):
         """The facts beside the orders, over the same connection; closed with it."""
         return CassandraFacts(self._connection)
 
-    async def versions(self, slot: int, gen: int) -> Mapping[bytes, int]:
-        """See ``Copies.versions``. Buckets known from the last time are not waited for to be named."""
-        link, own = await self._link()
-        lane = slot % self._lanes
-
-        async def one(buckets: Sequence[int]) -> Sequence[tuple[object, ...]]:
-            return await link.session.execute(own.versions, (lane, *buckets, slot, gen), Kind.READ)
-
-        # first: the index, asked below, is complete up to here
-        buckets = self._buckets_of.get((slot, gen), frozenset()).union(await self._window(link, lane))
-        indexed, found = await asyncio.gather(self._indexed(link, own, slot, gen), _each(_named(buckets), one))
-        found += await _each(_named(indexed - buckets), one)
-        self._buckets_of[slot, gen] = indexed
-        self._buckets_of.move_to_end((slot, gen))
-        while len(self._buckets_of) > _REMEMBERED_MAX:
-            self._buckets_of.popitem(last=False)
-        return {
-            cast("bytes", order_id): cast("int", version)
-            for rows in found
-            for order_id, version in rows
-            if order_id is not None  # of a partition that only has its seal
-        }
+    async def versions(self, gens: Mapping[int, int]) -> Mapping[int, Mapping[bytes, int]]:
+        """See ``Copies.versions``."""
+        link, _ = await self._link()
+        lanes: dict[int, dict[int, int]] = {}
+        for slot, gen in gens.items():
+            lanes.setdefault(slot % self._lanes, {})[slot] = gen
+        told = await asyncio.gather(*(self._looking.versions(link, lane, group) for lane, group in lanes.items()))
+        return {slot: versions for found in told for slot, versions in found.items()}
 
     async def rows(self, keys: Sequence[Key]) -> Sequence[Row | None]:
         """See ``Copies.rows``."""
@@ -154,7 +121,7 @@ class CassandraCopies(Copies):
         async def one(batch: tuple[Place, list[Row]]) -> None:
             await _place(link, *batch, {row.key.order_id: known.get(row.key.order_id, 0) for row in batch[1]})
 
-        await _each(batches, one)
+        await each(batches, one)
 
     def seals_together(self, slot: int) -> Hashable:
         """See ``Copies.seals_together``: slots of one lane."""
@@ -170,7 +137,7 @@ class CassandraCopies(Copies):
         async def one(buckets: Sequence[int]) -> Sequence[tuple[object, ...]]:
             return await link.session.execute(own.sealed, (lane, *buckets), Kind.READ)
 
-        found = await _each(_named(range(first_bucket, self._now_bucket() + 2)), one)
+        found = await each(named(range(first_bucket, self._now_bucket() + 2)), one)
         return {cast("int", bucket) for rows in found for bucket, is_sealed in rows if is_sealed}
 
     async def seal(self, slot: int, buckets: AbstractSet[int]) -> None:
@@ -183,20 +150,20 @@ class CassandraCopies(Copies):
         async def one(bucket: int) -> None:
             await link.session.batch((Step(link.statements.seal, (lane, bucket)),))  # refused: it is sealed already
 
-        await _each(todo, one)
+        await each(todo, one)
 
     async def drop(self, slot: int, gen: int) -> None:
         """See ``Copies.drop``. The index goes last, so that a drop which was broken off finds the rest."""
         link, own = await self._link()
         for _ in range(_DROP_TRIES_MAX):
-            buckets = await self._buckets(link, own, slot, gen)
+            buckets = await self._buckets(link, slot, gen)
 
             async def one(bucket: int) -> None:
                 await link.session.execute(own.drop, (slot % self._lanes, bucket, slot, gen), Kind.WRITE)
 
-            await _each(buckets, one)
+            await each(buckets, one)
             # rows placed a moment ago may bear a later time than the deletion, where the clocks of the nodes differ
-            if not await self.versions(slot, gen):
+            if not (await self.versions({slot: gen}))[slot]:
                 await link.session.execute(own.drop_index, (slot, gen), Kind.WRITE)
                 return
         raise StoreError(f"slot {slot} gen {gen} holds orders after it was dropped; try again")
@@ -219,7 +186,7 @@ class CassandraCopies(Copies):
             found = await link.session.execute(own.sample, (*place, _SAMPLE_ROWS), Kind.READ)
             return [len(cast("bytes", marks)) + len(cast("bytes", body)) for marks, body in found if body is not None]
 
-        sample = [size for sizes in await _each(places, one) for size in sizes]
+        sample = [size for sizes in await each(places, one) for size in sizes]
         mean = sum(sample) / len(sample) if sample else 0
         return {slot: SlotSize(count, round(count * mean)) for slot, count in rows.items()}
 
@@ -231,7 +198,7 @@ class CassandraCopies(Copies):
         link = self._connection.link()
         if self._prepared is None or self._prepared[0] is not link.session:
             keyspace = self._settings.keyspace
-            texts = [text.replace(" ks.", f" {keyspace}.").replace("(buckets)", _BUCKETS) for text in _TEXTS.values()]
+            texts = [text.replace(" ks.", f" {keyspace}.").replace("(buckets)", BUCKETS) for text in _TEXTS.values()]
             prepared = await asyncio.gather(*(link.session.prepare(" ".join(text.split())) for text in texts))
             self._prepared = (link.session, _Statements(**dict(zip(_TEXTS, prepared, strict=True))))
         return link, self._prepared[1]
@@ -242,23 +209,10 @@ class CassandraCopies(Copies):
     def _now_bucket(self) -> int:
         return self._clock_ms() // _BUCKET_MS
 
-    async def _buckets(self, link: Link, own: _Statements, slot: int, gen: int) -> list[int]:
+    async def _buckets(self, link: Link, slot: int, gen: int) -> list[int]:
         """Returns every bucket that may hold orders of the slot, ascending."""
-        window = await self._window(link, slot % self._lanes)  # first: the index is then complete up to its beginning
-        return sorted((await self._indexed(link, own, slot, gen)).union(window))
-
-    async def _window(self, link: Link, lane: int) -> range:
-        """Returns the buckets whose orders need not be indexed yet; some that are may be among them."""
-        now_s = time.monotonic()
-        if now_s - self._refreshed_s.get(lane, -_WATERMARK_S) >= _WATERMARK_S:
-            await self._indexer.refresh(lane)
-            self._refreshed_s[lane] = now_s
-        watermark = await self._indexer.watermark(lane)
-        return range(max(watermark + 1, link.facts.first_bucket), self._now_bucket() + 2)
-
-    async def _indexed(self, link: Link, own: _Statements, slot: int, gen: int) -> frozenset[int]:
-        found = await link.session.execute(own.indexed, (slot, gen), Kind.READ)
-        return frozenset(cast("int", bucket) for (bucket,) in found)
+        window = await self._looking.window(link, slot % self._lanes)  # first: the index is complete up to it then
+        return sorted((await self._looking.indexed(link, {slot: gen}))[slot].union(window))
 
     async def _index(self, link: Link, rows: Iterable[Row]) -> None:
         entries: dict[tuple[int, int], set[tuple[int, int, int, int]]] = {}
@@ -269,7 +223,7 @@ class CassandraCopies(Copies):
         batches = [
             group[start : start + _INDEX_BATCH] for group in steps for start in range(0, len(group), _INDEX_BATCH)
         ]
-        await _each(batches, link.session.write)
+        await each(batches, link.session.write)
 
     def _batches(self, link: Link, rows: Sequence[Row]) -> Iterable[list[Row]]:
         bytes_max = min(self._settings.batch_bytes_max, link.findings.batch_bytes_max)
@@ -291,7 +245,7 @@ class CassandraCopies(Copies):
         async def one(place: Place) -> Sequence[tuple[object, ...]]:
             return await link.session.execute(own.slots, place, Kind.READ)
 
-        found = await _each([(lane, bucket) for lane, bucket, _ in await _partitions(link, own)], one)
+        found = await each([(lane, bucket) for lane, bucket, _ in await _partitions(link, own)], one)
         return [cast("tuple[int, int, int]", line) for lines in found for line in lines if line[0] is not None]
 
 
@@ -330,31 +284,3 @@ async def _partitions(link: Link, own: _Statements) -> list[tuple[int, int, bool
         if len(found) < _PAGE:
             return partitions
         token = cast("int", found[-1][3])
-
-
-def _named(buckets: Iterable[int]) -> list[list[int]]:
-    """Returns buckets as statements name them: ``_BUCKETS_MAX`` each."""
-    todo = sorted(buckets)
-    groups = [todo[start : start + _BUCKETS_MAX] for start in range(0, len(todo), _BUCKETS_MAX)]
-    return [group + group[-1:] * (_BUCKETS_MAX - len(group)) for group in groups]
-
-
-async def _each(items: Iterable[T], call: Callable[[T], Awaitable[R]]) -> list[R]:
-    """Returns what a call answers for each item, ``_AT_ONCE_MAX`` at a time; when one fails the rest is given up."""
-    todo = list(items)
-    answers: dict[int, R] = {}
-    numbers = iter(range(len(todo)))
-
-    async def work() -> None:
-        for number in numbers:
-            answers[number] = await call(todo[number])
-
-    workers = [asyncio.ensure_future(work()) for _ in range(min(_AT_ONCE_MAX, len(todo)))]
-    try:
-        await asyncio.gather(*workers)
-    finally:
-        for worker in workers:
-            worker.cancel()
-        if workers:
-            await asyncio.wait(workers)
-    return [answers[number] for number in range(len(todo))]

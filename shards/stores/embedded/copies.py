@@ -67,10 +67,10 @@ class EmbeddedCopies(Copies):
     def __repr__(self) -> str:
         return f"<EmbeddedCopies {self._path} jobs={self._thread.jobs_waiting}>"
 
-    async def versions(self, slot: int, gen: int) -> Mapping[bytes, int]:
+    async def versions(self, gens: Mapping[int, int]) -> Mapping[int, Mapping[bytes, int]]:
         """See ``Copies.versions``."""
-        found: Mapping[bytes, int] = await self._thread.ask(
-            lambda connection: dict(connection.execute(_VERSIONS, (slot, gen)))
+        found: Mapping[int, Mapping[bytes, int]] = await self._thread.ask(
+            lambda connection: {item[0]: dict(connection.execute(_VERSIONS, item)) for item in gens.items()}
         )
         return found
 

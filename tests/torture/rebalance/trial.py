@@ -21,8 +21,11 @@ CALLERS: Final = 12
 CUSTOMERS: Final = LEAD_ORDERS // ORDERS_A_CUSTOMER
 """Of a trial; the slots of all of them move."""
 
-OPTIONS: Final = Options(keep_error_rate=1.0)
+GROWTH_OPTIONS: Final = Options(keep_error_rate=1.0)
 """Callers of 20 ms of patience do not hold up the move: what is asked is what becomes of orders."""
+
+OPTIONS: Final = Options(keep_error_rate=1.0, slots_at_once=4)
+"""Slots move in several pauses: something dies in the second of them, while others are copied."""
 
 GROWTH_TIMEOUT_S: Final = 900.0
 """A quarter of all slots, beside callers who leave no room on a small machine."""
@@ -90,7 +93,7 @@ async def there_and_back(where: Where, endpoints: Sequence[str], seed: int) -> l
 
             async def moved(kind: Kind = kind) -> None:
                 topology = await topology_of(fleet)
-                await begin(fleet, kind, shard=topology.shards[-1].id, options=OPTIONS)
+                await begin(fleet, kind, shard=topology.shards[-1].id, options=GROWTH_OPTIONS)
                 assert await run_mover(where, timeout_s=GROWTH_TIMEOUT_S) == 0
                 assert (await record_of(fleet)).state is State.DONE
 

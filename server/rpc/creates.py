@@ -1,4 +1,4 @@
-"""Many creates in one call: BatchCreateOrders and SubmitOrders. Each item is judged by itself."""
+"""Creates, one in a call and many: CreateOrder, BatchCreateOrders, SubmitOrders. Each item is judged by itself."""
 
 from __future__ import annotations
 
@@ -45,16 +45,24 @@ class _Item(NamedTuple):
     """From 0: its place in the answer."""
     write: Write
     created: bytes
-    """What it is answered when it creates its order. Made beforehand, so that of thousands of orders under way at once
-    there are bytes and no objects: those would have left the processor's caches by the time they are needed."""
+    """What it is answered when it creates its order."""
 
 
 class Creates:
-    """Creates orders item by item."""
+    """Creates orders."""
 
     def __init__(self, orders: Orders, log: CallLog) -> None:
         self._orders = orders
         self._log = log
+
+    async def one(self, request: pb.CreateOrderRequest, call: Call) -> Ready:
+        """Creates one order."""
+        call.request_id = request.request_id
+        call.customer_id = request.customer_id
+        write, created = self._prepared(request, self._orders.now_us())
+        del request  # nothing of it is needed any more
+        earlier = await self._orders.store(write, call.deadline)
+        return Ready(created if earlier is None else encoding.answer(earlier, replayed=True))
 
     async def batch(self, request: pb.BatchCreateOrdersRequest, call: Call) -> Ready:
         """Creates up to 500 orders at once; a repeated item waits for the one before it, and so is its replay."""
@@ -63,7 +71,7 @@ class Creates:
             raise invalid([Violation("requests", f"{count} items, allowed are 1-{limits.BATCH_ITEMS_MAX}")])
         answers = _Answers(count, lambda error: self._log.expected(f"{NAME}/BatchCreateOrders", call, error))
         firsts, chains = self._prepare(request, answers)
-        del request  # nothing of it is needed any more
+        del request  # as above
 
         async def run(together: Sequence[_Item]) -> None:
             became = await self._orders.store_many([item.write for item in together], call.deadline)
@@ -88,23 +96,33 @@ class Creates:
         Of the others, tells why they cannot.
         """
         now_us = self._orders.now_us()
-        prepare = self._orders.prepare
         firsts: dict[bytes, _Item] = {}
         chains: dict[bytes, list[_Item]] = {}
         for number, message in enumerate(request.requests):
             try:
-                draft, request_id = convert.draft(message)
-                order, write = prepare(draft, request_id, now_us)
+                write, created = self._prepared(message, now_us)
             except Exception as error:  # noqa: BLE001  one bad item never fails the others
                 answers.refuse(number, error)
                 continue
-            item = _Item(number, write, encoding.answer(order))
-            first = firsts.setdefault(order.order_id, item)
+            item = _Item(number, write, created)
+            first = firsts.setdefault(write.order_id, item)
             if first is not item:
-                chains.setdefault(order.order_id, [first]).append(item)
+                chain = chains.setdefault(write.order_id, [first])
+                # at a time of its own: a row that is there to the byte counts as this item's, not as an earlier one's
+                chain.append(_Item(number, *self._prepared(message, now_us + len(chain))))
         for order_id in chains:
             del firsts[order_id]
         return list(firsts.values()), list(chains.values())
+
+    def _prepared(self, message: pb.CreateOrderRequest, now_us: int) -> tuple[Write, bytes]:
+        """Returns what is to be stored of an order, and what is answered when it is created now.
+
+        The answer is made beforehand, so that of thousands of orders that wait for the store there are bytes and no
+        objects: those would have left the processor's caches by the time they are needed.
+        """
+        draft, request_id = convert.draft(message)
+        order, write = self._orders.prepare(draft, request_id, now_us)
+        return write, encoding.answer(order)
 
     async def submit(
         self, requests: AsyncIterator[pb.SubmitOrdersRequest], call: Call
