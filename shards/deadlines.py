@@ -20,15 +20,17 @@ _LOOK_S: Final = 0.02
 for each of thousands would take seconds."""
 
 
+_NEVER_S: Final = float("inf")
+
+
 class _Wait:
     """One who waits."""
 
-    __slots__ = ("is_late", "task", "until")
+    __slots__ = ("deadline", "is_late", "task")
 
-    def __init__(self, task: asyncio.Task[Any], until: float) -> None:
+    def __init__(self, task: asyncio.Task[Any], deadline: float) -> None:
         self.task = task
-        self.until = until
-        """Seconds of the event loop's clock."""
+        self.deadline = deadline
         self.is_late = False
         """It was told so."""
 
@@ -38,7 +40,8 @@ class Deadlines:
 
     def __init__(self) -> None:
         self._waits: set[_Wait] = set()
-        self._timer: asyncio.TimerHandle | None = None  # goes off at the first deadline or before; none for nobody
+        self._timer: asyncio.TimerHandle | None = None  # for the first deadline or earlier; none while nobody waits
+        self._due_s = _NEVER_S  # when it goes off
 
     def __repr__(self) -> str:
         return f"Deadlines(waiting={len(self._waits)})"
@@ -66,35 +69,37 @@ class Deadlines:
             self._leave(wait)
 
     def _enter(self, task: asyncio.Task[Any], deadline: float) -> _Wait:
-        until = asyncio.get_running_loop().time() + deadline - time.monotonic()
-        wait = _Wait(task, until)
+        wait = _Wait(task, deadline)
         self._waits.add(wait)
-        if self._timer is None or until < self._timer.when():
-            self._look_at(until)
+        if deadline < self._due_s:
+            self._look_at(deadline)
         return wait
 
     def _leave(self, wait: _Wait) -> None:
         self._waits.discard(wait)
         if not self._waits:
-            self._look_at(None)
+            self._look_at(_NEVER_S)
 
-    def _look_at(self, when: float | None) -> None:
+    def _look_at(self, due_s: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = None if when is None else asyncio.get_running_loop().call_at(when, self._look)
+        self._due_s = due_s
+        if due_s == _NEVER_S:
+            self._timer = None
+        else:
+            self._timer = asyncio.get_running_loop().call_later(due_s - time.monotonic(), self._look)
 
     def _look(self) -> None:
         """Cancels those who are late, and finds out when to look again."""
-        assert self._timer is not None
-        now = max(asyncio.get_running_loop().time(), self._timer.when())  # loops round: it may go off a moment early
-        left: list[float] = []
+        now = max(time.monotonic(), self._due_s)  # loops round, so the timer may go off a moment early
+        next_s = _NEVER_S
         for wait in self._waits:
-            if wait.until > now:
-                left.append(wait.until)
+            if wait.deadline > now:
+                next_s = min(next_s, wait.deadline)
             elif not wait.is_late:
                 wait.is_late = True
                 wait.task.cancel()
-        self._look_at(max(min(left), now + _LOOK_S) if left else None)
+        self._look_at(max(next_s, now + _LOOK_S) if next_s < _NEVER_S else _NEVER_S)
 
 
 @types.coroutine

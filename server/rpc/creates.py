@@ -107,7 +107,9 @@ class Creates:
             item = _Item(number, write, created)
             first = firsts.setdefault(write.order_id, item)
             if first is not item:
-                chains.setdefault(write.order_id, [first]).append(item)
+                chain = chains.setdefault(write.order_id, [first])
+                # at a time of its own: a row that is there to the byte counts as this item's, not as an earlier one's
+                chain.append(_Item(number, *self._prepared(message, now_us + len(chain))))
         for order_id in chains:
             del firsts[order_id]
         return list(firsts.values()), list(chains.values())

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clients import DeadlineExceeded, OrderError, Overloaded
-from clients.gathering import Gatherer, Limits, Waiting
+from clients.gathering import _LOOK_S, Gatherer, Limits, Waiting
+from tests.simulation import virtual_time
 from tests.support.waiting import until
 
 Call = Waiting[str, str]
@@ -53,13 +54,14 @@ async def turns() -> None:
 
 
 async def test_a_lone_call_leaves_at_once_and_alone() -> None:
-    """A call that finds a free flight does not wait for others."""
+    """A call that finds a free flight does not wait for others, and leaves no timer behind."""
     airport = Airport()
     (call,) = airport.ask("a")
     await turns()
     assert airport.groups == [["a"]]
     airport.land(0)
     assert await call == "A"
+    assert airport.gatherer._expiry is None
 
 
 async def test_kin_fly_together() -> None:
@@ -223,6 +225,26 @@ async def test_each_call_has_its_own_deadline() -> None:
     airport.land(0)
     assert await patient == "B"
     assert airport.groups == [["a", "b"]]
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=30))
+def test_many_deadlines_are_kept_by_one_timer(timeouts_s: list[int]) -> None:
+    """Whatever the order in which they are due, each call hears of it then, or a moment later; no timer is left."""
+
+    async def run() -> None:
+        airport = Airport(flights_max=1)
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+
+        async def one(timeout_s: int) -> None:
+            with pytest.raises(DeadlineExceeded):
+                await airport.gatherer.ask("a", 1, timeout_s)
+            assert timeout_s <= loop.time() - began_s <= timeout_s + _LOOK_S
+
+        await asyncio.gather(*(one(timeout_s) for timeout_s in timeouts_s))
+        assert airport.gatherer._expiry is None
+
+    virtual_time.run(run())
 
 
 async def test_a_late_flight_does_not_hold_up_those_who_gather() -> None:

@@ -91,6 +91,16 @@ def bytes_of(message: Any) -> bytes:  # noqa: ANN401  # any message
     return bytes(message.SerializeToString(deterministic=True))
 
 
+def test_no_field_is_left_out() -> None:
+    """An order that says all it can fills every field there is: one that is added must be written here as well."""
+    order = Order(
+        b"\x01" * 16, "ada", "EUR", (Line("tea", 1, 2),), (("a", "b"),), 2, (Transition(State.PENDING, 1, "why"),)
+    )
+    message = message_of(order)
+    for part in (message, message.lines[0], message.transitions[0]):
+        assert {field.name for field, _ in part.ListFields()} == {field.name for field in part.DESCRIPTOR.fields}
+
+
 @given(ORDERS)
 def test_an_order_has_the_bytes_of_its_message(order: Order) -> None:
     """Whatever an order says within the limits, its bytes are those that the library gives to its message."""
