@@ -128,3 +128,13 @@ def test_orders_in_a_row_are_a_list(orders: list[Order]) -> None:
     assert b"".join(answers) == bytes_of(pb.ListOrdersResponse(orders=messages))
     results = [pb.BatchCreateOrdersResponse.Result(order=message) for message in messages]
     assert b"".join(map(encoding.element, answers)) == bytes_of(pb.BatchCreateOrdersResponse(results=results))
+
+
+def test_every_field_of_an_order_is_compared() -> None:
+    """An order that has everything fills each field of its messages: one that is new in them is missing here."""
+    steps = (Transition(State.PENDING, 1_000_001, "why"),)
+    order = message_of(Order(bytes(16), "zoë", "EUR", (Line("tea", 1, 1),), (("a", "b"),), 1, steps))
+    for message in (order, order.lines[0], order.transitions[0], order.create_time):
+        assert [field.name for field, _ in message.ListFields()] == [
+            field.name for _, field in sorted(message.DESCRIPTOR.fields_by_number.items())
+        ]
