@@ -39,7 +39,7 @@ class Deadlines:
     """The deadlines of those who wait at this moment, who are as many as their callers. For one event loop."""
 
     def __init__(self) -> None:
-        self._waits: set[_Wait] = set()
+        self._waits: dict[_Wait, None] = {}  # not a set: who is late is told in the order of arrival, in every run
         self._timer: asyncio.TimerHandle | None = None  # for the first deadline or earlier; none while nobody waits
         self._due_s = _NEVER_S  # when it goes off
 
@@ -70,13 +70,13 @@ class Deadlines:
 
     def _enter(self, task: asyncio.Task[Any], deadline: float) -> _Wait:
         wait = _Wait(task, deadline)
-        self._waits.add(wait)
+        self._waits[wait] = None
         if deadline < self._due_s:
             self._look_at(deadline)
         return wait
 
     def _leave(self, wait: _Wait) -> None:
-        self._waits.discard(wait)
+        self._waits.pop(wait, None)
         if not self._waits:
             self._look_at(_NEVER_S)
 

@@ -201,7 +201,7 @@ def text_problem(text: str, bytes_max: int, *, bytes_min: int = 1) -> str:
 
     Printable is ``str.isprintable``: no control, format, surrogate or unassigned characters, no blank but U+0020.
     """
-    size = _size(text)
+    size = len(text) if text.isascii() else len(text.encode())
     if not bytes_min <= size <= bytes_max:
         return f"has {size} bytes, allowed are {bytes_min}-{bytes_max}"
     if not text.isprintable():

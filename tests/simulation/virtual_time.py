@@ -40,6 +40,13 @@ class _Loop(asyncio.SelectorEventLoop):
         self._now_s += seconds
 
 
+def stall(seconds: float) -> None:
+    """Lets so much time pass in which the running loop does nothing."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, _Loop)
+    loop._pass_time(seconds)
+
+
 def _at(loop: asyncio.AbstractEventLoop) -> Callable[[int], float]:
     """The simulated time by every clock."""
     return lambda _clock: loop.time()

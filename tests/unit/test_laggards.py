@@ -98,7 +98,8 @@ def test_changes_are_few_whatever_comes(workers: int, data: st.DataObject) -> No
         standing = [number in lagging for _, lagging in server.said]
         begun = sum(now and not was for was, now in itertools.pairwise(standing))
         if workers == 2:  # of more, most may lag at once, which is said of none
-            assert begun <= 5
+            # each lasts 3, 6, 12, 24, 48 s at least, or 3 again after 60 well ones: an eighth would begin after 126 s
+            assert begun <= 7
 
 
 def test_an_idle_worker_makes_no_laggards_of_the_others() -> None:

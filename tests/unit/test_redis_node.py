@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from shards.caches.redis_cluster.node import BATCH_COMMANDS_MAX, BATCHES_MAX, Connection, Node, Place
 from shards.caches.redis_cluster.wire import Command, Lost, Reply
+from tests.simulation import virtual_time
 
 
 class Wire(Connection):
@@ -129,6 +130,24 @@ async def test_a_hung_node_frees_all_who_wait() -> None:
     assert not await bench.node.revive(), "it rests"
     assert len(bench.wires) == 1
     await bench.node.close()
+
+
+def test_a_stall_of_our_own_is_not_the_nodes() -> None:
+    """When the event loop stood still for longer than a node may take, the node has half of that time still."""
+
+    async def run() -> None:
+        bench = Bench(answer_timeout_s=0.2)
+        await bench.node.revive()
+        asked = bench.node.look_up(b"a")
+        await turns()
+        virtual_time.stall(0.5)
+        await turns()
+        bench.wires[0].answers[0].set_result([b"1"])
+        assert await replies(asked) == [b"1"]
+        assert await replies(bench.node.look_up(b"b")) is None, "and no more than its time otherwise"
+        await bench.node.close()
+
+    virtual_time.run(run())
 
 
 async def test_each_failure_is_a_longer_rest() -> None:

@@ -228,16 +228,20 @@ class Node:
     async def _answers(self, connection: Connection, commands: Sequence[Command]) -> Sequence[Reply]:
         """Sends commands and returns their replies. Raises ``Lost``."""
         answered = connection.send(commands)
+        watch = asyncio.get_running_loop().call_later(self._answer_timeout_s / 2, self._watch, answered)
         try:
-            # Two waits of half the time, as a stall of our own event loop ends one at once, though the answer is here
-            # and only not looked at yet.
-            for _ in range(2):
-                await asyncio.wait((answered,), timeout=self._answer_timeout_s / 2)
-                if answered.done():
-                    return answered.result()
-            raise Lost(f"{self.address} did not answer within {self._answer_timeout_s} s")
+            return await answered
         finally:
+            watch.cancel()
             answered.cancel()
+
+    def _watch(self, answered: asyncio.Future[Sequence[Reply]]) -> None:
+        """Waits for the other half of the time: a stall of our own event loop ends one half at once."""
+        asyncio.get_running_loop().call_later(self._answer_timeout_s / 2, self._give_up, answered)
+
+    def _give_up(self, answered: asyncio.Future[Sequence[Reply]]) -> None:
+        if not answered.done():
+            answered.set_exception(Lost(f"{self.address} did not answer within {self._answer_timeout_s} s"))
 
     def _lose(self, connection: Connection) -> None:
         """Gives a connection up, once, however many notice."""
