@@ -21,7 +21,7 @@ class RebalancePart:
     name = "rebalance"
     title = "Moving slots between shards while orders flow"
     needs_bed = True
-    budget_s = 230.0
+    budget_s = 480.0
 
     def run(self, context: Context) -> Outcome:
         """Measures."""

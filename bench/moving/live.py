@@ -20,6 +20,8 @@ from bench.installed import ROOT
 from bench.load import create_request
 from bench.moving.callers import Call, Callers
 from bench.parts import Context
+from bench.rounds import WARM_SLACK
+from bench.summary import settled
 from protos.orders.v1 import orders_pb2
 from shards.keys import format_uuid, mint_uuid7
 
@@ -29,9 +31,11 @@ _METRICS: Final = 90
 _BOOT_S: Final = 60.0
 _MOVE_S: Final = 150.0
 _AT_ONCE: Final = 48
-_WARM_S: Final = 60.0
-"""For so long the same calls are made before their capacity is measured: while its JVMs compile a store takes fewer of
-them, and each of its answers may be late."""
+_WARM_WINDOW_S: Final = 10.0
+_WARM_WINDOWS_MAX: Final = 30
+_WARM_QUIET: Final = 3
+"""The same calls are made before their capacity is measured, until the nodes' processor time of one has not fallen in
+so many windows: while a JVM compiles, each of its answers may be late."""
 _RATE_MAX: Final = 400.0
 """Calls a second at most: the callers share the machine, and their own cost must not be what is measured."""
 _CDNOW: Final = ROOT / "tests" / "data" / "cdnow_sample.txt"
@@ -159,8 +163,7 @@ async def _measure(context: Context, file: Path) -> Live:
         sample = list(_cdnow(600 if context.is_quick else 6_919))
         await callers.load(sample, _AT_ONCE)
         await callers.load([create_request(context.chance) for _ in range(500)], _AT_ONCE)
-        await callers.capacity(2.0 if context.is_quick else _WARM_S, _AT_ONCE)
-        capacity = await callers.capacity(2.0 if context.is_quick else 5.0, _AT_ONCE)
+        capacity = await _warmed(context, callers)
         rate = min(capacity / 2, _RATE_MAX)
         context.tell(f"{capacity:,.0f} calls/s at most; {rate:,.0f} from now on")
         _name_fourth(context, file)
@@ -177,6 +180,21 @@ async def _measure(context: Context, file: Path) -> Live:
         return Live(capacity, rate, len(sample), callers.calls, phases)
     finally:
         await callers.close()
+
+
+async def _warmed(context: Context, callers: Callers) -> float:
+    """Returns how many calls a second are answered at most, once the nodes are warm."""
+    assert context.bed is not None
+    window_s, windows_max = (2.0, 2) if context.is_quick else (_WARM_WINDOW_S, _WARM_WINDOWS_MAX)
+    costs_ms: list[float] = []
+    capacity = 0.0
+    while len(costs_ms) < windows_max and not settled(costs_ms, WARM_SLACK, _WARM_QUIET):
+        before_s = context.bed.cpu_s()["cassandra"]
+        capacity = await callers.capacity(window_s, _AT_ONCE)
+        spent_ms = (context.bed.cpu_s()["cassandra"] - before_s) * 1e3
+        costs_ms.append(spent_ms / max(1.0, capacity * window_s))
+    context.tell(f"warm, the nodes' CPU a call {costs_ms[0]:.3f} -> {costs_ms[-1]:.3f} ms in {len(costs_ms)} windows")
+    return capacity
 
 
 async def _move(context: Context, file: Path, name: str, what: str, began: float) -> Phase:
