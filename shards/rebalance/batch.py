@@ -42,6 +42,9 @@ node is started again. Nothing is paused meanwhile."""
 
 _LOOK_S: Final = 0.5  # between two looks, while waiting so, whether the slots are still to be moved
 
+_FELT_LOOKS_MAX: Final = 12
+"""So often callers are looked at before a pause, half a second later each time, while they feel more than the throttle
+keeps; then it begins all the same."""
 
 _CALM_TRIES_MAX: Final = 8
 """So often a calm moment is looked for before a pause; then it begins all the same."""
@@ -148,6 +151,7 @@ class Batch:
                 return
             self.state = "waiting for workers"
             await self._gates.steady()
+            await self._little_felt()
             some = left[: self._gates.together.slots]
             await self._copy(self._slots(some))
             await self._each(lambda copying: copying.verify(is_hurried=True))
@@ -157,6 +161,13 @@ class Batch:
                 if not is_wanted():
                     return
                 await self._under_pause(some)
+
+    async def _little_felt(self) -> None:
+        """Waits while callers feel more than they are to, but not for long: a pause lasts longest on busy stores."""
+        for _ in range(_FELT_LOOKS_MAX):
+            if not self._throttle.is_felt:
+                return
+            await asyncio.sleep(_LOOK_S)
 
     async def _calm(self) -> None:
         """Waits for a moment in which the stores answer as soon as they mostly do, but not for long.
@@ -200,8 +211,7 @@ class Batch:
         written = await self._gates.pause({move.slot: move.target for move in moves})
         times.append(time.monotonic())
         try:
-            # what changed since the last round is copied while workers take note, not after that
-            await asyncio.gather(self._gates.confirmed(written), self._copy_rest(paused))
+            await self._gates.confirmed(written)
             times.append(time.monotonic())
             self.state = "paused"
             await self._at("before final place")

@@ -71,6 +71,7 @@ class Throttle:
         self._rate = min(RATE_FIRST, self._most) if options.keep_p99_ms is not None else self._most
         self._stopped_until = 0.0
         self._cut_at = -math.inf
+        self._is_felt = False
         self._waits_since: float | None = None
         self._tokens = 0.0
         self._filled_at = clock()
@@ -85,9 +86,17 @@ class Throttle:
         """Rows a second that may be copied now; 0 while it waits."""
         return 0.0 if self._clock() < self._stopped_until else self._rate
 
+    @property
+    def is_felt(self) -> bool:
+        """Whether callers felt more than they are to, when that was last told."""
+        return self._is_felt
+
     def observe(self, felt: Felt | None) -> None:
         """Takes in what callers feel now; to be called about once a second. None: no worker has told yet."""
         keep_p99, keep_errors = self._options.keep_p99_ms, self._options.keep_error_rate
+        self._is_felt = felt is not None and (
+            felt.error_rate > keep_errors or (keep_p99 is not None and felt.p99_ms > keep_p99)
+        )
         if felt is None:
             self.reason = "no worker tells what callers feel"
             return

@@ -45,6 +45,15 @@ def test_calm_callers_let_it_speed_up_and_hurt_ones_slow_it_down() -> None:
     assert "near 50 ms" in told.reason
 
 
+def test_it_tells_whether_callers_feel_too_much() -> None:
+    """Callers feel too much from when they tell so until they tell otherwise; nobody telling is not too much."""
+    told = throttle(Clock())
+    assert not told.is_felt
+    for felt, is_felt in ((HURT, True), (Felt(45, 0.0), False), (Felt(1, 0.5), True), (None, False)):
+        told.observe(felt)
+        assert told.is_felt is is_felt
+
+
 def test_it_waits_and_goes_on_by_itself() -> None:
     """Callers who are hurt at the lowest rate make it wait; once they are not it begins again, slowly."""
     clock = Clock()
