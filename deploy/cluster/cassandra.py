@@ -160,7 +160,7 @@ def settings(spec: ClusterSpec, place: CassandraPlace, directory: Path) -> dict[
         "cdc_raw_directory": str(directory / "cdc"),
         **SYNC_SETTINGS[spec.commit_log_sync],
         "commitlog_segment_size": "32MiB",
-        "commitlog_disk_access_mode": "legacy",
+        "commitlog_disk_access_mode": "auto",
         "hinted_handoff_enabled": not alone,  # there is nobody to keep a hint for
         "auto_snapshot": False,  # a table dropped in a development cluster is meant to be gone
         "paxos_variant": "v2",
