@@ -171,8 +171,6 @@ def settings(spec: ClusterSpec, place: CassandraPlace, directory: Path) -> dict[
         # The batches of a lane are one partition each; the limits are made for batches over many.
         "batch_size_warn_threshold": "512KiB",
         "batch_size_fail_threshold": "1024KiB",
-        "memtable_heap_space": "64MiB",
-        "memtable_offheap_space": "64MiB",
         "memtable_allocation_type": "offheap_objects",
         "memtable": {
             "configurations": {
