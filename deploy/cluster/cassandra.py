@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -126,12 +128,32 @@ class CassandraNode(Node):
     def _prepare(self) -> Sequence[str]:
         java, jars = self._class_path()
         config = self.directory / "cassandra.yaml"
-        # JSON is YAML, and quotes itself.
-        config.write_text(json.dumps(settings(self._spec, self.place, self.directory), indent=2) + "\n")
+        told = settings(self._spec, self.place, self.directory, log_access=log_access(self.directory))
+        config.write_text(json.dumps(told, indent=2) + "\n")  # JSON is YAML, and quotes itself
         return command(self._spec, self.place, self.directory, java=java, jars=jars)
 
 
-def settings(spec: ClusterSpec, place: CassandraPlace, directory: Path) -> dict[str, object]:
+def log_access(directory: Path) -> str:
+    """Returns how a node writes its commit log there: past the page cache where the file system can (docs/adr/0033).
+
+    Cassandra's own ``auto`` looks at the size of a block only, and a node does not start where ``O_DIRECT`` is refused,
+    as by a tmpfs of Linux before 6.6.
+    """
+    probe = directory / "direct.probe"
+    try:
+        os.close(os.open(probe, os.O_CREAT | os.O_RDWR | os.O_DIRECT, 0o600))
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return "mmap"
+    finally:
+        probe.unlink(missing_ok=True)
+    return "direct"
+
+
+def settings(
+    spec: ClusterSpec, place: CassandraPlace, directory: Path, *, log_access: str = "direct"
+) -> dict[str, object]:
     """Returns the content of ``cassandra.yaml``. Pure."""
     alone = spec.replicas == 1
     return {
@@ -160,7 +182,7 @@ def settings(spec: ClusterSpec, place: CassandraPlace, directory: Path) -> dict[
         "cdc_raw_directory": str(directory / "cdc"),
         **SYNC_SETTINGS[spec.commit_log_sync],
         "commitlog_segment_size": "32MiB",
-        "commitlog_disk_access_mode": "auto",
+        "commitlog_disk_access_mode": log_access,
         "hinted_handoff_enabled": not alone,  # there is nobody to keep a hint for
         "auto_snapshot": False,  # a table dropped in a development cluster is meant to be gone
         "paxos_variant": "v2",

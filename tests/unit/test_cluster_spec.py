@@ -1,8 +1,10 @@
 """The pure side of the development cluster: what may be asked for, and what its nodes are told."""
 
+import errno
 import hashlib
 import itertools
 import json
+import os
 import struct
 import tomllib
 from pathlib import Path
@@ -120,6 +122,29 @@ def test_cassandra_is_told_the_commit_log_sync(sync: CommitLogSync) -> None:
     assert {name for name in told if name.startswith("commitlog_sync_")} == set(cassandra.SYNC_SETTINGS[sync]) - {
         "commitlog_sync"
     }
+
+
+def test_the_commit_log_goes_past_the_page_cache_where_that_is_possible(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system that refuses O_DIRECT gets a mapped log; any other error is told; no probe stays behind."""
+    refusal = errno.EINVAL
+
+    def refuse(path: Path, flags: int, _mode: int) -> int:
+        assert flags & os.O_DIRECT
+        raise OSError(refusal, os.strerror(refusal), str(path))
+
+    assert cassandra.log_access(tmp_path) in {"direct", "mmap"}
+    monkeypatch.setattr(os, "open", refuse)
+    assert cassandra.log_access(tmp_path) == "mmap"
+    refusal = errno.EACCES
+    with pytest.raises(PermissionError):
+        cassandra.log_access(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    spec = ClusterSpec(shards=1)
+    for mode in ("direct", "mmap"):
+        told = cassandra.settings(spec, spec.cassandra[0], tmp_path, log_access=mode)
+        assert told["commitlog_disk_access_mode"] == mode
 
 
 @given(SPECS)
