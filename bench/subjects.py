@@ -27,8 +27,12 @@ STOP_TIMEOUT_S: Final = 60.0
 BACKUP_TIMEOUT_S: Final = 300.0
 _LOG_LINES: Final = 15
 
-WORKERS: Final = max(2, len(os.sched_getaffinity(0)))
-"""Processes of Crest and of each peer in Python: what the server takes by default."""
+CORES: Final = max(2, len(os.sched_getaffinity(0)))
+"""Processes where there is one a core: of the peers in Python that keep orders, and of Crest where callers balance."""
+
+WORKERS: Final = CORES // 2
+"""Of Crest and of the empty peers: half of the cores, since database and generator have the other half. With a worker
+on each core an order costs more: half are handed over to the worker that commits their lane (docs/adr/0033)."""
 
 GO_CONNECTIONS: Final = 4
 """To each node, of the peers in Go: see docs/performance.md for what was tried."""
@@ -195,7 +199,7 @@ def go(mode: str, host: str, port: int, scratch: Path, bed: Bed) -> Subject:
 
 
 def naive(host: str, port: int, workers: int, scratch: Path, bed: Bed) -> Subject:
-    """Returns the usual peer in Python, in as many processes as Crest has workers, with its keyspace on the shards."""
+    """Returns the usual peer in Python, in so many processes, with its keyspace on the shards."""
     placement = bed.write_placement("naive", scratch / "placement-naive.json")
     placed.make_keyspaces(placed.read(placement), ["naive"])
     ports = range(port, port + workers)

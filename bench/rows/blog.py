@@ -16,7 +16,7 @@ from bench.subjects import Subject
 from bench.summary import Round
 
 CALLERS: Final = (100, 200, 500, 1_000)
-GUNICORN_WORKERS: Final = 2 * subjects.WORKERS + 1
+GUNICORN_WORKERS: Final = 2 * subjects.CORES + 1
 """The rule of gunicorn's own documentation: two for each core, and one."""
 
 GUNICORN_THREADS: Final = 100

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from bench import figures
+from bench import figures, subjects
 from bench.driver import Driver
 from bench.parts import Context, Outcome, Row
 from bench.rounds import OTHERS_MAX, ByDriver, ByGhz, Loaded, Plan, warm, work_s
@@ -41,7 +41,7 @@ class Policies:
         """Measures what the server can do, then has one channel of each policy load it at half of that, in turn."""
         plan = Plan.of(context)
         with contextlib.ExitStack() as stack:
-            crest = unary.crest_on(context, stack)
+            crest = unary.crest_on(context, stack, workers=subjects.CORES)
             by_ghz = ByGhz(context, crest)
             warm(context, by_ghz, plan)
             capacity = statistics.median(by_ghz.fire(plan.round_s).orders_per_s for _ in range(min(3, plan.rounds)))

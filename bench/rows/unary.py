@@ -88,7 +88,7 @@ class Unary:
         return {
             "go-once": lambda: subjects.go("once", host, port + 50, scratch, bed),
             "go-plain": lambda: subjects.go("plain", host, port + 60, scratch, bed),
-            "naive": lambda: subjects.naive(host, port + 70, subjects.WORKERS, scratch, bed),
+            "naive": lambda: subjects.naive(host, port + 70, subjects.CORES, scratch, bed),
         }
 
     @staticmethod
@@ -102,12 +102,14 @@ class Unary:
         )
 
 
-def crest_on(context: Context, stack: contextlib.ExitStack, **settings: object) -> Subject:
+def crest_on(
+    context: Context, stack: contextlib.ExitStack, workers: int = subjects.WORKERS, **settings: object
+) -> Subject:
     """Returns Crest, serving on the bed, until the stack ends. Raises ``SubjectError``."""
     server = subjects.crest(
         context.host,
         context.port + 11,
-        subjects.WORKERS,
+        workers,
         "native",
         context.scratch,
         bed=context.bed,
