@@ -51,7 +51,7 @@ check: $(DEV) ## Everything below but the tests: lint types imports wire (under 
 	@echo "check: all good"
 
 .PHONY: bench
-bench: $(DEV) ## Measure Crest and its peers on a cluster of their own: table, JSON, page (25 min; QUICK=1: a look)
+bench: $(DEV) ## Measure Crest and its peers on a cluster of their own: table, JSON, page (half an hour; QUICK=1: a look)
 	@$(PY) -m bench $(ARGS)
 
 .PHONY: bench-large

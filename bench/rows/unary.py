@@ -23,6 +23,9 @@ GUARANTEES: Final[Mapping[str, str]] = {
     "naive": "A retry can make a second order.",
 }
 
+CROWD: Final = 1_024
+"""Callers of the second comparison: what is peculiar to a peak is how many ask at once."""
+
 PATIENT_WINDOWS_MAX: Final = 20
 PATIENT_WINDOWS_QUIET: Final = 3
 
@@ -52,32 +55,46 @@ class Unary:
     name = "unary"
     title = "One order a call"
     needs_bed = True
-    budget_s = 420.0
+    budget_s = 600.0
 
     def run(self, context: Context) -> Outcome:
-        """Rounds in turn, then an open loop from a tenth of each one's capacity until it is full."""
+        """Rounds in turn, and in a crowd; then an open loop from a tenth of each one's capacity until it is full."""
         plan = Plan.of(context)
         with contextlib.ExitStack() as stack:
-            crest = crest_on(context, stack)
-            loaded, findings = [ByGhz(context, crest)], []
+            services, findings = [crest_on(context, stack)], []
             for name, make in self._peers(context).items():
                 try:
-                    loaded.append(ByGhz(context, started(stack, make)))
+                    services.append(started(stack, make))
                 except (InstallError, SubjectError) as error:
                     findings.append(f"{name} could not be compared: {error}")
                     context.tell(findings[-1])
+            loaded = [ByGhz(context, one) for one in services]
             # the first to load the nodes: what their JVMs compile late, they compile here
             patient = plan if context.is_quick else plan._replace(warm_windows_max=PATIENT_WINDOWS_MAX)
             for one in loaded:
                 warm(context, one, patient, quiet_windows=PATIENT_WINDOWS_QUIET)
             rounds = take_turns(context, loaded, plan)
+            crowd = in_a_crowd(context, services, plan)
             # without the slowest peer, for time
             points = curves(context, [one for one in loaded if one.name != "naive"], rounds)
-        rows = [self._row(name, rounds) for name in TARGETS if name in rounds]
+        rows = [
+            self._row(name, found, callers)
+            for callers, found in ((plan.callers, rounds), (CROWD, crowd))
+            for name in TARGETS
+            if name in found
+        ]
+        charts = [
+            rates(f"Orders a second, {plan.callers} callers", rounds),
+            rates(f"Orders a second, {CROWD:,} callers", crowd),
+            costs(f"What an order costs, {plan.callers} callers", rounds),
+            *latency(points),
+        ]
+        offered = {name: [one for _, one in some] for name, some in points.items()}
+        kept = rounds | _tagged(f"{CROWD:,} callers", crowd) | _tagged("open loop", offered)
         return Outcome(
             rows,
-            [rates("Orders a second, 256 callers", rounds), costs("What an order costs", rounds), *latency(points)],
-            {"rounds": {name: [one._asdict() for one in some] for name, some in (rounds | _tagged(points)).items()}},
+            charts,
+            {"rounds": {name: [one._asdict() for one in some] for name, some in kept.items()}},
             findings,
         )
 
@@ -92,12 +109,12 @@ class Unary:
         }
 
     @staticmethod
-    def _row(name: str, rounds: Mapping[str, Sequence[Round]]) -> Row:
+    def _row(name: str, rounds: Mapping[str, Sequence[Round]], callers: int) -> Row:
         return figures.row(
-            "unary CreateOrder by ghz, 256 callers",
+            f"unary CreateOrder by ghz, {callers:,} callers",
             ("crest", rounds["crest"]),
             (name, rounds[name]),
-            target=TARGETS[name],
+            target=None if callers == CROWD else TARGETS[name],
             note=GUARANTEES[name],
         )
 
@@ -201,8 +218,16 @@ def curves(
     return found
 
 
-def _tagged(curves: Mapping[str, Sequence[tuple[int, Round]]]) -> dict[str, list[Round]]:
-    return {f"{name}, open loop": [one for _, one in points] for name, points in curves.items()}
+def in_a_crowd(context: Context, services: Sequence[Subject], plan: Plan) -> dict[str, list[Round]]:
+    """Returns rounds of ``CROWD`` callers of each service by its name, in turn, after one that does not count."""
+    loaded = [ByGhz(context, one, callers=CROWD) for one in services]
+    for one in loaded:
+        one.fire(plan.round_s)
+    return take_turns(context, loaded, plan)
+
+
+def _tagged(tag: str, rounds: Mapping[str, Sequence[Round]]) -> dict[str, Sequence[Round]]:
+    return {f"{name}, {tag}": some for name, some in rounds.items()}
 
 
 PART: Final = Unary()
