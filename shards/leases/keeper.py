@@ -125,7 +125,7 @@ class Keeper:
         self._chance = chance
         self._name = Lease(worker, 0, 0).fact_name
         self._states: SlotStates | None = None  # those acted under: all that they ask is done
-        self._is_served = True  # whether the slots that they do not pause any more have been opened
+        self._unserved: SlotStates | None = None  # those whose renewal is to open the slots that they no longer pause
         self._revision = 0  # of the lease's fact: every grant and renewal takes the next
         self._was_granted = False
         self._told = 0  # revision of the word's fact
@@ -227,12 +227,17 @@ class Keeper:
         if states.epoch_min > self._placement.epoch:
             await self._placement.reach(states.epoch_min)
         self._placement.hurry(self._shard, is_active=states.is_active, is_paused=bool(states.paused))
+        before = self._states
+        is_known = before is not None and before.revision == states.revision
+        if not is_known:
+            # a renewal under those before may be answered while these pause slots, and opens nothing any more
+            self._unserved = None
         await self._slots.pause(self._shard, states.paused)
-        before, self._states = self._states, states
-        if before is not None and before.revision == states.revision:
+        self._states = states
+        if is_known:
             await self._confirm(states)  # the lease is not what it was
             return
-        self._is_served = False
+        self._unserved = states
         if self._opening is not None:
             self._opening.cancel()
         if states.opens is not None:
@@ -302,7 +307,7 @@ class Keeper:
             if not await self._send(states, self._facts.renew):
                 self._look.set()
         except StoreError as error:
-            if not self._is_served:  # callers may wait for it
+            if self._unserved is not None:  # callers may wait for it
                 self._look.set()
             _log.debug("shard %d: a renewal of the lease failed: %s", self._shard, error)
 
@@ -327,9 +332,8 @@ class Keeper:
             self._is_held = self._hold.until_s > boottime_s()
             if self._is_held:
                 self._held.set()
-            adopted = self._states
-            if not self._is_served and adopted is not None and adopted.revision == states.revision:
-                self._is_served = True
+            if self._unserved is not None and self._unserved.revision == states.revision:
+                self._unserved = None
                 self._slots.serve(self._shard, states.paused)
         return is_done
 

@@ -49,6 +49,7 @@ MUTANTS: Final[dict[str, Scope]] = {
     "a worker gives its word before it has acted": _ONE,
     "a word is taken for a lease": _ONE,
     "workers count from after their renewal": Scope("renewals in parts", "c", has_split_renewals=True),
+    "a late renewal opens what has been paused since": Scope("renewals in parts", "c", has_split_renewals=True),
     "digests are not compared": Scope("damage", "c", damages=1),
     "copies are placed unconditionally": Scope("a late copy", "t", chain="c", damages=1),
     "seals are not repeated": Scope("a seal", "cx"),

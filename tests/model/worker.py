@@ -151,6 +151,9 @@ def _renew_in_parts(state: State, number: int, worker: Worker, shard: int, mutan
     if renewal.has_landed:
         left = LEASE if "workers count from after their renewal" in mutants else renewal.left
         believes = worker._replace(valid=put(worker.valid, shard, max(left, worker.valid[shard])))
+        view = worker.views[shard]
+        if "a late renewal opens what has been paused since" in mutants and renewal.revision < view.revision:
+            believes = believes._replace(views=put(worker.views, shard, view._replace(is_paused=False)))
         yield f"hears that its lease on shard {shard} is renewed ({left} left)", after(believes, None)
     elif renewal.revision == state.docs[shard].revision or "renewals do not look at the document" in mutants:
         lease = Lease(renewal.revision, renewal.epoch, LEASE)

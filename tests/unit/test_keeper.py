@@ -138,6 +138,42 @@ async def test_a_pause_is_confirmed_when_it_is_done(worker: Worker) -> None:
 
 
 @simulated
+async def test_a_late_renewal_opens_nothing_that_is_being_paused(worker: Worker) -> None:
+    """What a renewal under earlier states would have opened stays as it is while later ones pause slots."""
+    writer = SlotStatesWriter(worker.facts)
+    before = await writer.read()
+    paused = before.next(is_active=True, pause=frozenset({5}))
+    assert await writer.replace(before, paused)
+    await pass_time(2)
+    late = asyncio.Event()
+
+    async def between(operation: str, is_done: bool) -> None:
+        if operation == "renew" and is_done:
+            await late.wait()
+
+    worker.facts.between = between
+    worker.steps.clear()
+    served = paused.next(unpause=frozenset({5}))
+    assert await writer.replace(paused, served)
+    await pass_time(0.1)
+    lease = worker.lease()
+    assert lease is not None
+    assert lease.states_revision == served.revision  # renewed, and not answered
+    worker.finished.clear()
+    again = served.next(pause=frozenset({6}))
+    assert await writer.replace(served, again)
+    await pass_time(0.1)
+    late.set()
+    await pass_time(0.1)
+    assert worker.steps == ["paused []"]
+    worker.finished.set()
+    await pass_time(0.1)
+    assert worker.steps[1] == "paused [6]"
+    assert worker.steps[-1] == "serving but [6]"
+    assert "serving but []" not in worker.steps
+
+
+@simulated
 async def test_a_word_confirms_a_pause_before_the_lease_does(worker: Worker) -> None:
     """While no renewal is answered the worker's word tells its states and its epoch, and lends it no time."""
     writer, watch = SlotStatesWriter(worker.facts), LeaseWatch(worker.facts)
