@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine, Sequence
+from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from shards.contract import APPLIED, MARK_BYTES, Observer, Outcome, Row, StoreError, Unavailable, Verdict
@@ -63,10 +64,10 @@ class Writer:
             place.end_write(is_settled=False)
             raise
         else:
+            place.end_write(is_settled=True)
             now_s = time.clock_gettime(_BOOTTIME)
             if self.may_tell(row, place, now_s):
                 place.hold.took(now_s - began_s)
-                place.end_write(is_settled=True)
                 return outcome
             longer = self.answered(row, place, outcome, deadline)
         return await longer
@@ -106,13 +107,10 @@ class Writer:
         return self._slots[row.key.slot] is place and place.hold.until_s > now_s
 
     async def answered(self, row: Row, place: Place, outcome: Outcome, deadline: float) -> Outcome:
-        """Goes on with a row of which its place has said what may not be told at once, and ends its write there."""
+        """Goes on with a row of which its place, where its write has ended, has said what may not be told at once."""
         is_unknown = outcome.verdict is Verdict.APPLIED
-        try:
-            if await self._places.is_still(place, row.key.slot, deadline, is_unknown=is_unknown):
-                return outcome
-        finally:
-            place.end_write(is_settled=True)
+        if await self._places.is_still(place, row.key.slot, deadline, is_unknown=is_unknown):
+            return outcome
         return await self._run(row, deadline, is_unknown=is_unknown)
 
     def failed(self, row: Row, place: Place, error: StoreError, deadline: float) -> Coroutine[Any, Any, Outcome] | None:
@@ -185,7 +183,7 @@ class _Together:
         self._left = count
         self._found: list[Found | _Begun | None] = [None] * count
         """Of a row that is in a lane who asks; so nothing that is done with holds on to what it was part of."""
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Outcome]] = set()
         self._all: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def begun(self, number: int, row: Row, place: Place) -> _Begun:
@@ -198,9 +196,9 @@ class _Together:
 
     def go_on(self, number: int, work: Coroutine[Any, Any, Outcome]) -> None:
         """Takes what comes of a row from what takes longer."""
-        task = asyncio.get_running_loop().create_task(self._wait(number, work))
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(partial(self._went_on, number))
 
     async def found(self) -> Sequence[Found]:
         """Returns what became of each row when that is known of all.
@@ -218,10 +216,11 @@ class _Together:
     def answered(self, begun: _Begun, outcome: Outcome) -> None:
         """Takes what a lane says of a row."""
         row, place = begun.row, begun.place
+        # here, and not in what goes on with it: that may be cancelled before it begins
+        place.end_write(is_settled=True)
         now_s = time.clock_gettime(_BOOTTIME)
         if self._writer.may_tell(row, place, now_s):
             place.hold.took(now_s - self._began_s)
-            place.end_write(is_settled=True)
             self._tell(begun.number, outcome)
         else:
             self.go_on(begun.number, self._writer.answered(row, place, outcome, self._deadline))
@@ -240,13 +239,12 @@ class _Together:
         if not self._left and not self._all.done():
             self._all.set_result(None)
 
-    async def _wait(self, number: int, work: Coroutine[Any, Any, Outcome]) -> None:
-        found: Found
-        try:
-            found = await work
-        except Exception as error:  # noqa: BLE001  who asked looks at it
-            found = error
-        self._tell(number, found)
+    def _went_on(self, number: int, task: asyncio.Task[Outcome]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():  # else nobody waits any more
+            error = task.exception()
+            assert error is None or isinstance(error, Exception), "what is not ends the loop"
+            self._tell(number, task.result() if error is None else error)
 
     async def _leave(self) -> None:
         for number, begun in enumerate(self._found):

@@ -172,3 +172,18 @@ async def test_what_is_written_leaves_no_garbage() -> None:
         gc.enable()
     assert found == [APPLIED] * 50
     assert isinstance(world.source, MemoryStore)
+
+
+async def test_a_row_answered_as_its_caller_leaves_has_ended_at_its_place() -> None:
+    """A place is done with a row that was answered when the lease was out, though nobody hears of it any more."""
+    world, (row,) = World(), some_rows(1)
+    together = _Together(world.router._writer, 1, soon(), 0.0)
+    begun = together.begun(0, row, world.places.slots[row.key.slot])
+    finding = asyncio.ensure_future(together.found())
+    await asyncio.sleep(0)  # until it waits
+    world.holds[SOURCE].end()
+    finding.cancel()
+    begun.set_result(APPLIED)  # goes on, and is cancelled before its first step
+    with pytest.raises(asyncio.CancelledError):
+        await finding
+    assert under_way(world, [row]) == 0
