@@ -111,7 +111,10 @@ class Rates:
 
     def check(self, caller_id: str, cells: int, now: float) -> float:
         """Returns 0 when a call that counts for so many cells may be let in, else after how many seconds to retry."""
-        caller = self._callers.get(caller_id) or self._new(caller_id, now)
+        caller = self._callers.get(caller_id)
+        if caller is None:
+            caller_id = self._counted_as(caller_id, now)
+            caller = self._callers.setdefault(caller_id, _Caller())
         if caller.granted >= cells:
             caller.granted -= cells
             caller.used += cells
@@ -152,12 +155,11 @@ class Rates:
         caller.spent = caller.used = 0
         self._ask(ask)
 
-    def _new(self, caller_id: str, now: float) -> _Caller:
+    def _counted_as(self, caller_id: str, now: float) -> str:
+        """Returns under which name a new caller is counted; forgets those who are idle when there are many."""
         if len(self._callers) >= CALLERS_MAX and now - self._swept_s >= SWEEP_S:
             self._swept_s = now
             idle = [key for key, one in self._callers.items() if one.due <= now and not one.granted and not one.asking]
             for key in idle:
                 del self._callers[key]
-        if len(self._callers) >= CALLERS_MAX:
-            caller_id = OTHERS
-        return self._callers.setdefault(caller_id, _Caller())
+        return OTHERS if len(self._callers) >= CALLERS_MAX else caller_id

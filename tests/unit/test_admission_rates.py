@@ -151,6 +151,19 @@ def test_callers_are_bounded() -> None:
     assert module.OTHERS not in rates._callers
 
 
+def test_callers_beyond_the_bound_are_counted_together_everywhere() -> None:
+    """The shared count knows those who share one count by one name, and is asked again when they call again."""
+    shared = Shared(RateLimit(1.0, 2))
+    rates = shared.worker(1)
+    for number in range(CALLERS_MAX):
+        rates.check(f"caller-{number}", 1, 10.0)
+    shared.asks.clear()
+    for name in ("one more", "another"):
+        rates.check(name, 1, 10.0)
+        assert [ask.caller for _, ask in shared.asks] == [module.OTHERS]
+        shared.answer(10.0)
+
+
 def test_callers_that_cannot_be_kept_are_cheap() -> None:
     """Where there is no room, idle callers are looked for ten times a second at most, whoever calls meanwhile."""
     rates = Rates(RateLimit(1.0, 2), 1)
