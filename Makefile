@@ -25,7 +25,7 @@ DEV := $(VENV)/.dev-installed
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo '  ARGS="..." is passed on by run, test, bench and torture: make test ARGS="tests/unit -k ring"'
+	@echo '  ARGS="..." is passed on by run, test, bench, ghz, up, down, ...: make test ARGS="tests/unit -k ring"'
 
 # ------------------------------------------------------------------------------------------------------ use
 
@@ -42,7 +42,10 @@ else
 endif
 
 .PHONY: test
-test: $(DEV) ## Run every test suite and print what each took
+test: $(DEV) ## Run every test suite and print what each took; fetches what they need, or says what is missing
+ifeq ($(strip $(ARGS)),)
+	@$(PY) -m tests.needs
+endif
 	@$(PY) -m pytest -q $(ARGS)
 
 .PHONY: check
@@ -63,7 +66,7 @@ ghz: $(DEV) ## Load a server that is running: make ghz ARGS="create-order 127.0.
 	@$(PY) -m bench ghz $(or $(ARGS),create-order)
 
 .PHONY: torture
-torture: $(DEV) ## Histories judged, then a million requests sent 1-5 times, while all die (SECONDS= SEED= STORE= NODE_KILLS=10)
+torture: $(DEV) ## Histories, a million requests, rebalances: all killed, then judged; an hour or more (SECONDS= SEED= STORE= NODE_KILLS=)
 	@$(PY) -m tests.torture.history run $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \
 	  $(if $(STORE),--store $(STORE)) $(if $(REPLICAS),--replicas $(REPLICAS))
 	@$(PY) -m tests.torture --store $(STORE) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \
