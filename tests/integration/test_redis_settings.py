@@ -9,15 +9,15 @@ import pytest
 
 from server.config import load
 from server.worker import storage_settings
-from shards.assembly import StorageSettings, open_router, prepare
+from shards.assembly import StorageSettings, open_rates, open_router, prepare
 from shards.contract import Consistency, Unavailable, Verdict
 from tests.support.observers import Notes
 from tests.support.redis_nodes import RedisCluster, redis_cluster
 from tests.support.rows import new_row, soon
 from tests.support.waiting import until
 
-RIGHTS = ("~shop:*", "+get", "+evalsha", "+script|load", "+cluster|slots", "+getrange", "+set")
-"""Those that docs/cache.md asks for."""
+RIGHTS = ("~shop:*", "+get", "+evalsha", "+script|load", "+cluster|slots", "+getrange", "+set", "+time")
+"""Those that docs/cache.md asks for, with a rate limit."""
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,14 @@ async def test_workers_share_what_one_has_read(settings: StorageSettings) -> Non
     assert notes.store_calls == []
     await other.close()
     await writer.close()
+
+
+async def test_callers_are_counted_with_the_same_rights(settings: StorageSettings) -> None:
+    """The rights that the documents name are enough for counting callers, too."""
+    rates = await open_rates(settings, interval_us=3_600_000_000, burst=50)
+    assert rates is not None
+    assert await rates.take("shop", 0, 30) == (30, 0.0)
+    await rates.close()
 
 
 async def test_a_wrong_password_is_a_cache_that_is_away(settings: StorageSettings, tmp_path: Path) -> None:
