@@ -31,8 +31,8 @@ _NOTES: Final = f"""
 Defaults stand in brackets. Every setting is also an environment variable, such as {ENVIRON_PREFIX}DATA_DIR, and a
 key of the TOML file, such as data_dir. A flag wins over the variable, that over the file.
 
-Signals: HUP restarts the workers one after the other without a failed call; TERM and INT drain, and the second of them
-stops at once.
+Signals: HUP restarts the workers one after the other, and callers that balance by health see no error; TERM and INT
+drain, and the second of them stops at once.
 
 Exit codes:
 """

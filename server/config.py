@@ -158,7 +158,9 @@ class Config:
         5.0, "Storage", "Age in seconds beyond which no cached order is served.", least=0, most=3600
     )
     redis_seeds: str = _field(
-        "", "Storage", "Some nodes of the Redis Cluster, as host:port,host:port; needed with its cache."
+        "",
+        "Storage",
+        "Some nodes of the Redis Cluster, as host:port,host:port: for its cache, and one rate_limit on all machines.",
     )
     redis_prefix: str = _field(
         "crest:", "Storage", "Before every key in Redis: one of its own for each store that shares a Redis Cluster."

@@ -52,7 +52,7 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
                 envvar="CREST_TIMEOUT",
                 metavar="SECONDS",
                 min=0.001,
-                help="How long a call may take, with all its retries.",
+                help="How long a call may take, with all its retries; load and watch have times of their own.",
                 rich_help_panel=_SERVICE,
             ),
         ],

@@ -235,7 +235,7 @@ _NEXT_STEP: Final[Mapping[str, str]] = {
     Reason.REQUEST_TOO_LARGE: "make it smaller, or several requests of it",
     Reason.STORE_FULL: "the operator has to make room on the disk; then try again",
     Reason.STORE_CORRUPT: "the operator has to restore a backup (`python -m server restore`)",
-    Reason.INTERNAL: "report it with the time and the order id; the server has logged it",
+    Reason.INTERNAL: "report it with the time and the call_id above; the server has logged it",
 }
 
 

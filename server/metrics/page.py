@@ -34,7 +34,7 @@ _TAIL: Final = """
 # calls a second, per method
 sum by (method) (rate(crest_call_seconds_count[1m]))
 
-# failures a second, per method and code
+# failures a second, per method and code; calls that the gate refused are in crest_calls_refused_total only
 sum by (method, code) (rate(crest_call_seconds_count{code!="OK"}[1m]))
 
 # p99 of each method, in the worker
@@ -61,4 +61,16 @@ histogram_quantile(0.99, sum by (worker, le) (rate(crest_loop_lag_seconds_bucket
 # a worker that keeps dying
 increase(crest_worker_restarts_total[10m]) > 3
 ```
+
+## What to be woken for
+
+| when | because |
+|---|---|
+| `/healthz` is not 200 | no worker serves; while one does, it is 200: see `crest_worker_state` for the others |
+| `crest_calls_refused_total` of `critical` or `normal` rises | callers notice that the service is full |
+| `crest_store_errors_total` rises, or `crest_lease_age_seconds` > 2 | a shard is ill; from 5 s on its slots stop |
+| `increase(crest_worker_restarts_total[10m]) > 3` | a worker keeps dying; its stacks or its error are in the log |
+| `crest_slots_paused` > 0 for more than 5 s | a mover stopped in the middle: `python -m shards.rebalance doctor` |
+| `crest_tls_changes_total{result="broken"}` rises | the new certificate cannot be used, and the old one will expire |
+| the disk of the data directory, or of a node, is nearly full | orders will be refused (STORE_FULL), none is lost |
 """

@@ -71,7 +71,7 @@ RULES: Final[Mapping[Reason, Rule]] = {
     ),
     Reason.REQUEST_ID_EXPIRED: Rule(
         grpc.StatusCode.INVALID_ARGUMENT,
-        "The `request_id` is too old; no order exists under it and none ever will.",
+        "The `request_id` is too old (by 15 to 25 minutes); no order exists under it and none ever will.",
         "Mint a new one from `server_time`. This is safe: nothing was created.",
         ("server_time",),
     ),

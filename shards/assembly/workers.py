@@ -299,4 +299,7 @@ async def _open_stores(settings: StorageSettings, opening: AsyncExitStack) -> _S
 
 def _must_be_embedded(settings: StorageSettings) -> None:
     if settings.store != "embedded":
-        raise StorageRefused(f"the store {settings.store} is backed up with its own tools: nodetool snapshot")
+        raise StorageRefused(
+            f"backup, restore and export are of the embedded store; what the store {settings.store} holds is backed up "
+            "with its own tools (nodetool snapshot), and listed customer by customer"
+        )

@@ -118,7 +118,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 23
     """RESOURCE_EXHAUSTED. This caller calls more often than it may; nothing was done: retry after the hint, same request_id."""
     ERROR_REASON_REBALANCE_REFUSED: _ErrorReason.ValueType  # 24
-    """FAILED_PRECONDITION. Of `topology.v1.RebalanceService`: not legal now; the message names the steps that are."""
+    """FAILED_PRECONDITION. Of `topology.v1.RebalanceService`: not legal now; `legal_commands` names the steps that are."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call or an item failed. On the wire (`ErrorInfo.reason`, `Error.reason`) without the prefix `ERROR_REASON_`.
@@ -186,7 +186,7 @@ ERROR_REASON_DEADLINE_TOO_SHORT: ErrorReason.ValueType  # 22
 ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 23
 """RESOURCE_EXHAUSTED. This caller calls more often than it may; nothing was done: retry after the hint, same request_id."""
 ERROR_REASON_REBALANCE_REFUSED: ErrorReason.ValueType  # 24
-"""FAILED_PRECONDITION. Of `topology.v1.RebalanceService`: not legal now; the message names the steps that are."""
+"""FAILED_PRECONDITION. Of `topology.v1.RebalanceService`: not legal now; `legal_commands` names the steps that are."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
@@ -421,9 +421,9 @@ class CreateOrderRequest(_message.Message):
     ATTRIBUTES_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUIDv7 minted by the caller on its first try and kept over its retries; its time is when. When empty the server
-    mints one, and then a retry is a new order. More than a minute ahead of the server's clock is REQUEST_ID_AHEAD; too
-    old to be told from a finished one is REQUEST_ID_EXPIRED (then nothing was or will be created under it, and a new id
-    is safe). Both carry `server_time` (RFC 3339) in their metadata.
+    mints one, and then a retry is a new order. An id creates for 15 to 25 minutes after its time; later it is answered
+    with the order under it, and without one it is REQUEST_ID_EXPIRED (nothing was or will be created, a new id is safe).
+    More than a minute ahead of the server's clock is REQUEST_ID_AHEAD. Both carry `server_time` (RFC 3339) in their metadata.
     """
     customer_id: _builtins.str
     """The customer: 1-128 bytes of printable UTF-8. Decides the order's slot (see TopologyService)."""

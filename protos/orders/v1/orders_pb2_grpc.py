@@ -36,7 +36,7 @@ class OrderServiceStub:
     ConfirmPayment is critical, what reads is low, and everything else is normal. Every unary method may answer
     RESOURCE_EXHAUSTED (OVERLOADED, DEADLINE_TOO_SHORT, RATE_LIMITED) with a `google.rpc.RetryInfo`; then it did nothing.
 
-    Deadlines: set one. After DEADLINE_EXCEEDED a write has happened wholly or not at all; the same call with the same
+    Deadlines: set one; a unary call without one is given 10 s. After DEADLINE_EXCEEDED a write has happened wholly or not at all; the same call with the same
     `request_id` tells which, and completes it if it had not.
     """
 
@@ -119,7 +119,7 @@ class OrderServiceServicer:
     ConfirmPayment is critical, what reads is low, and everything else is normal. Every unary method may answer
     RESOURCE_EXHAUSTED (OVERLOADED, DEADLINE_TOO_SHORT, RATE_LIMITED) with a `google.rpc.RetryInfo`; then it did nothing.
 
-    Deadlines: set one. After DEADLINE_EXCEEDED a write has happened wholly or not at all; the same call with the same
+    Deadlines: set one; a unary call without one is given 10 s. After DEADLINE_EXCEEDED a write has happened wholly or not at all; the same call with the same
     `request_id` tells which, and completes it if it had not.
     """
 
@@ -164,7 +164,7 @@ class OrderServiceServicer:
         An acknowledged order is never NOT_FOUND, in either consistency.
 
         Errors: INVALID_ARGUMENT, NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (MIN_VERSION_NOT_REACHED),
-        UNAVAILABLE (STORE_UNAVAILABLE), DEADLINE_EXCEEDED.
+        RESOURCE_EXHAUSTED (QUEUE_FULL), UNAVAILABLE (STORE_UNAVAILABLE), DEADLINE_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -329,7 +329,7 @@ class OrderService:
     ConfirmPayment is critical, what reads is low, and everything else is normal. Every unary method may answer
     RESOURCE_EXHAUSTED (OVERLOADED, DEADLINE_TOO_SHORT, RATE_LIMITED) with a `google.rpc.RetryInfo`; then it did nothing.
 
-    Deadlines: set one. After DEADLINE_EXCEEDED a write has happened wholly or not at all; the same call with the same
+    Deadlines: set one; a unary call without one is given 10 s. After DEADLINE_EXCEEDED a write has happened wholly or not at all; the same call with the same
     `request_id` tells which, and completes it if it had not.
     """
 

@@ -43,7 +43,7 @@ class OrderServiceStub:
     ConfirmPayment is critical, what reads is low, and everything else is normal. Every unary method may answer
     RESOURCE_EXHAUSTED (OVERLOADED, DEADLINE_TOO_SHORT, RATE_LIMITED) with a `google.rpc.RetryInfo`; then it did nothing.
 
-    Deadlines: set one. After DEADLINE_EXCEEDED a write has happened wholly or not at all; the same call with the same
+    Deadlines: set one; a unary call without one is given 10 s. After DEADLINE_EXCEEDED a write has happened wholly or not at all; the same call with the same
     `request_id` tells which, and completes it if it had not.
     """
 
@@ -80,7 +80,7 @@ class OrderServiceStub:
     An acknowledged order is never NOT_FOUND, in either consistency.
 
     Errors: INVALID_ARGUMENT, NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (MIN_VERSION_NOT_REACHED),
-    UNAVAILABLE (STORE_UNAVAILABLE), DEADLINE_EXCEEDED.
+    RESOURCE_EXHAUSTED (QUEUE_FULL), UNAVAILABLE (STORE_UNAVAILABLE), DEADLINE_EXCEEDED.
     """
     BatchGetOrders: _grpc.UnaryUnaryMultiCallable[_orders_pb2.BatchGetOrdersRequest, _orders_pb2.BatchGetOrdersResponse]
     """Reads up to 500 orders by id.
@@ -138,7 +138,7 @@ class OrderServiceAsyncStub(OrderServiceStub):
     ConfirmPayment is critical, what reads is low, and everything else is normal. Every unary method may answer
     RESOURCE_EXHAUSTED (OVERLOADED, DEADLINE_TOO_SHORT, RATE_LIMITED) with a `google.rpc.RetryInfo`; then it did nothing.
 
-    Deadlines: set one. After DEADLINE_EXCEEDED a write has happened wholly or not at all; the same call with the same
+    Deadlines: set one; a unary call without one is given 10 s. After DEADLINE_EXCEEDED a write has happened wholly or not at all; the same call with the same
     `request_id` tells which, and completes it if it had not.
     """
 
@@ -172,7 +172,7 @@ class OrderServiceAsyncStub(OrderServiceStub):
     An acknowledged order is never NOT_FOUND, in either consistency.
 
     Errors: INVALID_ARGUMENT, NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (MIN_VERSION_NOT_REACHED),
-    UNAVAILABLE (STORE_UNAVAILABLE), DEADLINE_EXCEEDED.
+    RESOURCE_EXHAUSTED (QUEUE_FULL), UNAVAILABLE (STORE_UNAVAILABLE), DEADLINE_EXCEEDED.
     """
     BatchGetOrders: _aio.UnaryUnaryMultiCallable[_orders_pb2.BatchGetOrdersRequest, _orders_pb2.BatchGetOrdersResponse]  # type: ignore[assignment]
     """Reads up to 500 orders by id.
@@ -229,7 +229,7 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
     ConfirmPayment is critical, what reads is low, and everything else is normal. Every unary method may answer
     RESOURCE_EXHAUSTED (OVERLOADED, DEADLINE_TOO_SHORT, RATE_LIMITED) with a `google.rpc.RetryInfo`; then it did nothing.
 
-    Deadlines: set one. After DEADLINE_EXCEEDED a write has happened wholly or not at all; the same call with the same
+    Deadlines: set one; a unary call without one is given 10 s. After DEADLINE_EXCEEDED a write has happened wholly or not at all; the same call with the same
     `request_id` tells which, and completes it if it had not.
     """
 
@@ -285,7 +285,7 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         An acknowledged order is never NOT_FOUND, in either consistency.
 
         Errors: INVALID_ARGUMENT, NOT_FOUND (ORDER_NOT_FOUND), FAILED_PRECONDITION (MIN_VERSION_NOT_REACHED),
-        UNAVAILABLE (STORE_UNAVAILABLE), DEADLINE_EXCEEDED.
+        RESOURCE_EXHAUSTED (QUEUE_FULL), UNAVAILABLE (STORE_UNAVAILABLE), DEADLINE_EXCEEDED.
         """
 
     @_abc_1.abstractmethod

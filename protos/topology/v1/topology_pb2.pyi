@@ -54,7 +54,9 @@ class Topology(_message.Message):
 
     @_builtins.property
     def slot_shards(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """For each of the 4,096 slots the id of its shard. Sizes differ by at most one slot between shards of equal weight."""
+        """For each of the 4,096 slots the id of its shard. Sizes differ by at most one slot between shards of equal weight, but
+        while slots move, and after a split.
+        """
 
     @_builtins.property
     def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Worker]:

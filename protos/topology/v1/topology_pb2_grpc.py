@@ -52,7 +52,7 @@ class TopologyServiceServicer:
     """
 
     def GetTopology(self, request, context):
-        """Reads the present topology. Errors: UNAVAILABLE while the control store does not answer.
+        """Reads the present topology, as the worker that answers knows it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

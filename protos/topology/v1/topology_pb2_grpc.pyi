@@ -34,7 +34,7 @@ class TopologyServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TopologyServiceAsyncStub: ...
     GetTopology: _grpc.UnaryUnaryMultiCallable[_topology_pb2.GetTopologyRequest, _topology_pb2.GetTopologyResponse]
-    """Reads the present topology. Errors: UNAVAILABLE while the control store does not answer."""
+    """Reads the present topology, as the worker that answers knows it."""
     WatchTopology: _grpc.UnaryStreamMultiCallable[_topology_pb2.WatchTopologyRequest, _topology_pb2.WatchTopologyResponse]
     """Follows the topology: first the present one, then a complete one after every change of epoch or workers.
     The stream lasts until the caller or the worker ends it; call again then.
@@ -46,7 +46,7 @@ class TopologyServiceAsyncStub(TopologyServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetTopology: _aio.UnaryUnaryMultiCallable[_topology_pb2.GetTopologyRequest, _topology_pb2.GetTopologyResponse]  # type: ignore[assignment]
-    """Reads the present topology. Errors: UNAVAILABLE while the control store does not answer."""
+    """Reads the present topology, as the worker that answers knows it."""
     WatchTopology: _aio.UnaryStreamMultiCallable[_topology_pb2.WatchTopologyRequest, _topology_pb2.WatchTopologyResponse]  # type: ignore[assignment]
     """Follows the topology: first the present one, then a complete one after every change of epoch or workers.
     The stream lasts until the caller or the worker ends it; call again then.
@@ -61,7 +61,7 @@ class TopologyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _topology_pb2.GetTopologyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_topology_pb2.GetTopologyResponse, _abc.Awaitable[_topology_pb2.GetTopologyResponse]]:
-        """Reads the present topology. Errors: UNAVAILABLE while the control store does not answer."""
+        """Reads the present topology, as the worker that answers knows it."""
 
     @_abc_1.abstractmethod
     def WatchTopology(

@@ -21,7 +21,7 @@ _EPILOG: Final = f"""[bold]An evening[/bold]
 
 $ python -m shards.rebalance plan add --data-dir data
 
-$ python -m shards.rebalance start add --data-dir data --keep-p99-ms 50
+$ python -m shards.rebalance start add --data-dir data --keep-p99-ms 200
 
 $ python -m shards.rebalance verify --data-dir data
 
