@@ -171,8 +171,8 @@ class OrderClient:
         """Creates orders from a stream and yields the fate of each as it commits, not necessarily in the order sent.
 
         ``drafts`` is read only as far as ``in_flight_max`` orders ahead of the answers that were taken. A broken stream
-        is opened again, and what it left unanswered is sent again under the same request ids. Without ``deadline_s``
-        it goes on as long as the drafts do.
+        is opened again, and what it left unanswered is sent again under the same request ids. Drafts of one request
+        id go one after the other. Without ``deadline_s`` it goes on as long as the drafts do.
         """
         attempts = self._calls.attempts(deadline_s)
         return submission.submit(self._calls, self.request_ids, drafts, attempts, in_flight_max=in_flight_max)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 import random
+from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -22,6 +23,9 @@ from protos.orders.v1 import orders_pb2
 
 IN_FLIGHT_DEFAULT: Final = 256
 """Orders of one ``submit`` sent and not yet taken: about the bandwidth-delay product of 10,000/s at 25 ms."""
+
+ECHO_CHARS_MAX: Final = 128
+"""Of a request id in the answers of a stream (``SubmitOrdersResponse.request_id``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,11 @@ class _Item:
     def of(cls, position: int, draft: NewOrder, ids: RequestIds) -> _Item:
         request = wire.create_request(draft, draft.request_id or ids.mint())
         return cls(position, draft, request, minted=not draft.request_id)
+
+    @property
+    def echo(self) -> str:
+        """What its answer is known by."""
+        return self.request.request_id[:ECHO_CHARS_MAX]
 
     def failed(self, error: OrderError) -> OrderError:
         """Notes the failure of an attempt, and completes it by what only the item knows."""
@@ -175,6 +184,9 @@ class _Window:
         self._in_flight = 0
         self._exhausted = False
         self._unanswered: dict[str, _Item] = {}
+        """What is on its way, by echo."""
+        self._held_back: defaultdict[str, deque[_Item]] = defaultdict(deque)
+        """What would be answered under the echo of an item that is on its way. No line is empty."""
         self.outbox: asyncio.Queue[_Item | None] = asyncio.Queue()  # bounded by the semaphore; None: look again
 
     def is_finished(self) -> bool:
@@ -194,15 +206,27 @@ class _Window:
             self._exhausted = True
             self.outbox.put_nowait(None)
 
-    def sent(self, item: _Item) -> None:
-        """Notes that an item is on its way."""
-        self._unanswered[item.request.request_id] = item
+    def sends(self, item: _Item) -> bool:
+        """Notes that an item is on its way; False when it has to wait, or nobody could tell its answer from another's.
+
+        One request id may be of several items: it is unique within a customer only.
+        """
+        if item.echo in self._unanswered:
+            self._held_back[item.echo].append(item)
+            return False
+        self._unanswered[item.echo] = item
+        return True
 
     def answered(self, answer: orders_pb2.SubmitOrdersResponse) -> Submitted | None:
         """Returns the fate that an answer decides; None when the item is sent again, or nobody waits for it."""
         item = self._unanswered.pop(answer.request_id, None)
         if item is None:
             return None
+        if answer.request_id in self._held_back:
+            line = self._held_back[answer.request_id]
+            self.outbox.put_nowait(line.popleft())
+            if not line:
+                del self._held_back[answer.request_id]
         if not answer.HasField("error"):
             return Submitted(item.position, item.draft, Created(wire.order(answer.order), answer.replayed))
         error = item.failed(errors.from_item(answer.error))
@@ -239,8 +263,7 @@ async def _stream(calls: Calls, window: _Window, attempts: Attempts) -> AsyncGen
         async def send() -> None:
             while not window.is_finished():
                 item = await window.outbox.get()
-                if item is not None:
-                    window.sent(item)
+                if item is not None and window.sends(item):
                     await call.write(orders_pb2.SubmitOrdersRequest(create=item.request))
             await call.done_writing()
 

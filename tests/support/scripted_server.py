@@ -139,7 +139,7 @@ class ScriptedServer:
         """A cue is for one item; one that fails without a reason breaks the stream there."""
         async for request in requests:
             cue = self._next("SubmitOrders", request)
-            request_id = request.create.request_id
+            request_id = request.create.request_id[:128]  # as the real one does
             if isinstance(cue, Fail) and not cue.reason:
                 await context.abort(cue.code, cue.message)
             if isinstance(cue, Fail):
