@@ -63,18 +63,18 @@ class _Item:
     def failed(self, error: OrderError) -> OrderError:
         """Notes the failure of an attempt, and completes it by what only the item knows."""
         self.attempts += 1
-        self.in_doubt |= error.maybe_done
+        error.in_doubt = self.in_doubt
+        self.in_doubt = error.maybe_done
         error.attempts = self.attempts
         error.request_id = self.request.request_id
         return error
 
     def renewed(self, error: OrderError, ids: RequestIds, renewals_max: int) -> bool:
         """Takes a new request id when that is safe and may help; False when the error stands."""
-        safe = isinstance(error, RequestIdExpired) or (isinstance(error, RequestIdAhead) and not self.in_doubt)
+        safe = isinstance(error, RequestIdExpired | RequestIdAhead) and not self.in_doubt
         if not (self.minted and safe and self.renewals < renewals_max and ids.learn(error)):
             return False
         self.renewals += 1
-        self.in_doubt = False
         self.request.request_id = ids.mint()
         return True
 
@@ -104,6 +104,7 @@ class Batch:
                     self._results[item.position] = item.failed(error.of(item.request.request_id))
                 delay_s = attempts.next_delay_s(error)
                 if delay_s is None and len(pending) == len(self._items):
+                    error.in_doubt = any(item.in_doubt for item in pending)
                     raise attempts.telling(error) from error.__cause__
             else:
                 pending, worst = self._settle(pending, answer)
@@ -187,6 +188,8 @@ class _Window:
         """What is on its way, by echo."""
         self._held_back: defaultdict[str, deque[_Item]] = defaultdict(deque)
         """What would be answered under the echo of an item that is on its way. No line is empty."""
+        self._in_doubt = False
+        """An attempt of something without a fate may have created it."""
         self.outbox: asyncio.Queue[_Item | None] = asyncio.Queue()  # bounded by the semaphore; None: look again
 
     def is_finished(self) -> bool:
@@ -237,6 +240,7 @@ class _Window:
             asyncio.get_running_loop().call_later(delay_s, self.outbox.put_nowait, item)
         else:
             return Submitted(item.position, item.draft, error)
+        self._in_doubt |= item.in_doubt
         return None
 
     def taken(self) -> None:
@@ -250,6 +254,8 @@ class _Window:
             item.failed(error.of(item.request.request_id))
             self.outbox.put_nowait(item)
         self._unanswered.clear()
+        error.in_doubt = self._in_doubt
+        self._in_doubt = error.maybe_done
 
 
 async def _stream(calls: Calls, window: _Window, attempts: Attempts) -> AsyncGenerator[Submitted, None]:

@@ -7,7 +7,19 @@ import grpc
 import pytest
 from grpc.aio import AioRpcError, Metadata
 
-from clients import Conflict, InvalidRequest, OrderError, Reason, ServerFault, Unavailable, VersionMismatch, errors
+from clients import (
+    Conflict,
+    InvalidRequest,
+    OrderError,
+    Overloaded,
+    Reason,
+    RequestIdAhead,
+    RequestIdExpired,
+    ServerFault,
+    Unavailable,
+    VersionMismatch,
+    errors,
+)
 from protos.orders.v1 import orders_pb2
 from tests.support.scripted_server import Fail
 
@@ -82,6 +94,17 @@ def test_only_doubtful_failures_may_have_written() -> None:
     stopping = Unavailable("stop", code=grpc.StatusCode.UNAVAILABLE, reason=Reason.SHUTTING_DOWN)
     refused = InvalidRequest("no", code=grpc.StatusCode.INVALID_ARGUMENT)
     assert [error.maybe_done for error in (lost, stopping, refused)] == [True, False, False]
+
+
+def test_some_refusals_settle_a_doubt() -> None:
+    """After an attempt in doubt only what looked the request up, or says that it never was, tells that it was not."""
+    overloaded = Overloaded("full", code=grpc.StatusCode.RESOURCE_EXHAUSTED)
+    ahead = RequestIdAhead("ahead", code=grpc.StatusCode.INVALID_ARGUMENT)
+    expired = RequestIdExpired("expired", code=grpc.StatusCode.INVALID_ARGUMENT)
+    stale = VersionMismatch("stale", code=grpc.StatusCode.ABORTED)
+    for error in (overloaded, ahead, expired, stale):
+        error.in_doubt = True
+    assert [error.maybe_done for error in (overloaded, ahead, expired, stale)] == [True, True, False, False]
 
 
 def test_repr_says_what_to_do() -> None:
