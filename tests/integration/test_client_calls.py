@@ -325,6 +325,14 @@ async def test_what_was_not_looked_up_is_asked_for_again(client: OrderClient, se
     assert found.missing_order_ids == ("nothing",)
 
 
+async def test_ids_are_found_in_either_case(client: OrderClient) -> None:
+    """An id in upper case is found, an order that is asked for in both stands there once, and missing is as asked."""
+    first, second = [each.order.order_id for each in await client.batch_create(drafts(2)) if isinstance(each, Created)]
+    found = await client.batch_get([second.upper(), "Nothing", first, second])
+    assert [order.order_id for order in found.orders] == [second, first]
+    assert found.missing_order_ids == ("Nothing",)
+
+
 async def test_a_watch_goes_on_where_it_broke(client: OrderClient, server: ScriptedServer) -> None:
     """A watch opens its stream again, never goes back a version, and ends after a final state."""
     order = (await client.create("zoe", "EUR", LINES)).order
