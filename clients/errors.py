@@ -144,7 +144,8 @@ class OrderError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # BaseException would call the class with the message alone; copies and other processes get the whole state.
-        return _revive, (type(self), self.message, self.code), self.__dict__
+        state = {**self.__dict__, "metadata": dict(self.metadata)}  # what stands for none cannot be pickled
+        return _revive, (type(self), self.message, self.code), state
 
     def __str__(self) -> str:
         return f"{self.reason or self.code.name}: {self.message}"

@@ -86,6 +86,8 @@ def test_errors_survive_copies_and_pickles() -> None:
         assert twin.metadata == {"a": "b"}
     assert error.of("other").request_id == "other"
     assert error.request_id == "id"
+    bare = errors.from_rpc(rpc_error(grpc.StatusCode.UNAVAILABLE))
+    assert pickle.loads(pickle.dumps(bare)).metadata == {}  # noqa: S301 - as above
 
 
 def test_only_doubtful_failures_may_have_written() -> None:
@@ -105,6 +107,7 @@ def test_some_refusals_settle_a_doubt() -> None:
     for error in (overloaded, ahead, expired, stale):
         error.in_doubt = True
     assert [error.maybe_done for error in (overloaded, ahead, expired, stale)] == [True, True, False, False]
+    assert pickle.loads(pickle.dumps(ahead)).maybe_done  # noqa: S301 - our own bytes
 
 
 def test_repr_says_what_to_do() -> None:
