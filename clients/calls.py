@@ -106,7 +106,9 @@ class Calls:
                 )
         except grpc.aio.AioRpcError as failure:
             error = errors.from_rpc(failure)
-            if not isinstance(error, Overloaded):
+            if isinstance(error, Overloaded):
+                throttle.refused()
+            else:
                 throttle.accepted()
             raise error from failure
         throttle.accepted()

@@ -171,8 +171,8 @@ class OrderClient:
         """Creates orders from a stream and yields the fate of each as it commits, not necessarily in the order sent.
 
         ``drafts`` is read only as far as ``in_flight_max`` orders ahead of the answers that were taken. A broken stream
-        is opened again, and what it left unanswered is sent again under the same request ids. Without ``deadline_s``
-        it goes on as long as the drafts do.
+        is opened again, and what it left unanswered is sent again under the same request ids. Drafts of one request
+        id go one after the other. Without ``deadline_s`` it goes on as long as the drafts do.
         """
         attempts = self._calls.attempts(deadline_s)
         return submission.submit(self._calls, self.request_ids, drafts, attempts, in_flight_max=in_flight_max)
@@ -206,12 +206,18 @@ class OrderClient:
         consistency: Consistency = Consistency.CACHED,
         deadline_s: float | None = None,
     ) -> Found:
-        """Reads up to 500 orders; asks again for those that the service did not look up, until the deadline."""
-        asked = list(dict.fromkeys(order_ids))
+        """Reads up to 500 orders; asks again for those that the service did not look up, until the deadline.
+
+        Ids may be in either case. An order stands there once however often it was asked for, under its id in lower
+        case; an id without one is told as it was asked for first.
+        """
+        asked: dict[str, str] = {}
+        for order_id in order_ids:
+            asked.setdefault(order_id.lower(), order_id)
         attempts = self._attempts(deadline_s)
         orders: dict[str, Order] = {}
         missing: set[str] = set()
-        left = asked
+        left = list(asked)
         while True:
             request = orders_pb2.BatchGetOrdersRequest(
                 order_ids=left, consistency=orders_pb2.Consistency.ValueType(consistency)
@@ -221,7 +227,7 @@ class OrderClient:
             missing.update(answer.missing_order_ids)
             if not answer.unprocessed_order_ids:
                 found = tuple(orders[order_id] for order_id in asked if order_id in orders)
-                return Found(found, tuple(order_id for order_id in asked if order_id in missing))
+                return Found(found, tuple(text for order_id, text in asked.items() if order_id in missing))
             if len(answer.unprocessed_order_ids) == len(left):  # a full answer is progress, an empty one is a failure
                 error = Unavailable(f"{len(left)} orders were not looked up", code=grpc.StatusCode.UNAVAILABLE)
                 await self._calls.wait_or_raise(error, attempts)

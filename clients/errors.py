@@ -94,6 +94,8 @@ class OrderError(Exception):
     """
 
     always_retryable = False
+    settles_doubt = False
+    """Whether it tells that no attempt before has written, either."""
 
     def __init__(
         self,
@@ -116,6 +118,8 @@ class OrderError(Exception):
         """The server asked not to be asked again."""
         self.attempts = 1
         self.request_id = ""
+        self.in_doubt = False
+        """An attempt before this one, under the same request id, may have written."""
         self.together: Together | None = None
 
     @property
@@ -125,8 +129,12 @@ class OrderError(Exception):
 
     @property
     def maybe_done(self) -> bool:
-        """Whether this attempt may have written all the same: false only when its refusal says that it did not."""
-        return self.reason not in _NOTHING_WRITTEN and isinstance(self, Unavailable | DeadlineExceeded | ServerFault)
+        """Whether the write may have happened all the same, in this attempt or in one before it.
+
+        False only when refusals say that nothing was written.
+        """
+        vague = self.reason not in _NOTHING_WRITTEN and isinstance(self, Unavailable | DeadlineExceeded | ServerFault)
+        return vague or (self.in_doubt and not self.settles_doubt)
 
     def of(self, request_id: str) -> Self:
         """Returns a copy that names another request: one failed call may be the failure of many items."""
@@ -136,7 +144,8 @@ class OrderError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # BaseException would call the class with the message alone; copies and other processes get the whole state.
-        return _revive, (type(self), self.message, self.code), self.__dict__
+        state = {**self.__dict__, "metadata": dict(self.metadata)}  # what stands for none cannot be pickled
+        return _revive, (type(self), self.message, self.code), state
 
     def __str__(self) -> str:
         return f"{self.reason or self.code.name}: {self.message}"
@@ -152,6 +161,8 @@ class InvalidRequest(OrderError):
 class RequestIdExpired(InvalidRequest):
     """The request id is too old; no order exists under it and none ever will. A new id is safe."""
 
+    settles_doubt = True
+
 
 class RequestIdAhead(InvalidRequest):
     """The request id is more than a minute ahead of the server; this attempt created nothing."""
@@ -160,9 +171,13 @@ class RequestIdAhead(InvalidRequest):
 class NotFound(OrderError):
     """There is no order under this id."""
 
+    settles_doubt = True
+
 
 class Conflict(OrderError):
     """The order's present state or history does not allow it; the facts stand in ``metadata``."""
+
+    settles_doubt = True  # a write of its own in that history would have been answered as a replay
 
 
 class TransitionNotAllowed(Conflict):
@@ -178,7 +193,10 @@ class RequestIdReused(Conflict):
 
 
 class Overloaded(OrderError):
-    """Refused without doing anything: a queue, a disk or a message is full."""
+    """Refused without doing anything: a queue, a disk or a message is full.
+
+    An attempt before may have done it (``maybe_done``).
+    """
 
 
 class Unavailable(OrderError):

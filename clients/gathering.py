@@ -30,6 +30,8 @@ at thousands for each of thousands would take seconds."""
 _SMOOTHING: Final = 0.2
 """Weight of the last flight in the usual time of one."""
 
+_NEVER_S: Final = float("inf")
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -119,6 +121,8 @@ class Gatherer(Generic[RequestT, AnswerT]):
         """Who is to be told when its time is up, by one timer for all: one each would cost more than all of this."""
         self._expiry: asyncio.TimerHandle | None = None
         """Goes off when the first time is up, or before; none while nobody is open."""
+        self._due_s = _NEVER_S
+        """When it does. uvloop's handles do not tell: one that is due at once is no timer there."""
         self._loop = asyncio.get_running_loop()
 
     def __repr__(self) -> str:
@@ -143,7 +147,7 @@ class Gatherer(Generic[RequestT, AnswerT]):
         self._waiting += 1
         self._leave_soon()
         self._open.add(waiting)
-        if self._expiry is None or waiting.deadline < self._expiry.when():
+        if waiting.deadline < self._due_s:
             self._look_at(waiting.deadline)
         try:
             return await answer
@@ -155,7 +159,7 @@ class Gatherer(Generic[RequestT, AnswerT]):
         finally:
             self._open.discard(waiting)
             if not self._open:
-                self._look_at(None)
+                self._look_at(_NEVER_S)
 
     async def close(self) -> None:
         """Cancels the flights; who waits for them is cancelled, too."""
@@ -221,6 +225,8 @@ class Gatherer(Generic[RequestT, AnswerT]):
         late_s = min(max(4 * self._usual_s, self._limits.late_s_min), self._limits.late_s_max)
         flight.watch = self._loop.call_later(late_s, self._late, flight)
         flight.task = self._loop.create_task(self._run(flight, group))
+        # not at its own end: a task that is cancelled before its first step never gets there
+        flight.task.add_done_callback(lambda _: self._landed(flight, group))
         self._flights.add(flight)
         self._under_way += 1
 
@@ -232,18 +238,21 @@ class Gatherer(Generic[RequestT, AnswerT]):
                 if not waiting.answer.done():
                     waiting.answer.set_exception(defect)
         finally:
-            assert flight.watch is not None
-            flight.watch.cancel()
-            self._flights.discard(flight)
-            if not flight.late:
-                self._under_way -= 1
             took_s = min(self._loop.time() - flight.began, 2 * self._usual_s)  # one that hung tells little
             self._usual_s += _SMOOTHING * (took_s - self._usual_s)
-            for waiting in group:
-                if not waiting.answer.done():  # the flight was cancelled
-                    waiting.answer.cancel()
-            if self._waiting:
-                self._leave_soon()  # after those who are answered now have asked again
+
+    def _landed(self, flight: _Flight, group: list[Waiting[RequestT, AnswerT]]) -> None:
+        """Makes room for the next flight, however this one ended."""
+        assert flight.watch is not None
+        flight.watch.cancel()
+        self._flights.discard(flight)
+        if not flight.late:
+            self._under_way -= 1
+        for waiting in group:
+            if not waiting.answer.done():  # the flight was cancelled
+                waiting.answer.cancel()
+        if self._waiting:
+            self._leave_soon()  # those who were answered have asked again by now
 
     def _late(self, flight: _Flight) -> None:
         if len(self._flights) - self._under_way < self._limits.late_max:
@@ -252,19 +261,19 @@ class Gatherer(Generic[RequestT, AnswerT]):
             if self._waiting:
                 self._leave_soon()
 
-    def _look_at(self, when: float | None) -> None:
+    def _look_at(self, due_s: float) -> None:
         if self._expiry is not None:
             self._expiry.cancel()
-        self._expiry = None if when is None else self._loop.call_at(when, self._look)
+        self._due_s = due_s
+        self._expiry = None if due_s == _NEVER_S else self._loop.call_at(due_s, self._look)
 
     def _look(self) -> None:
         """Tells those whose time is up, and finds out when to look again."""
-        assert self._expiry is not None
-        now = max(self._loop.time(), self._expiry.when())  # loops round, so it may go off a moment early
+        now = max(self._loop.time(), self._due_s)  # loops round, so it may go off a moment early
         for waiting in [waiting for waiting in self._open if waiting.deadline <= now]:
             self._expire(waiting)
         left = [waiting.deadline for waiting in self._open if waiting.deadline > now]
-        self._look_at(max(min(left), now + _LOOK_S) if left else None)
+        self._look_at(max(min(left), now + _LOOK_S) if left else _NEVER_S)
 
     def _expire(self, waiting: Waiting[RequestT, AnswerT]) -> None:
         if not waiting.answer.done():

@@ -155,6 +155,7 @@ class Attempts:
             return error
         told.attempts = self.failed
         told.request_id = told.request_id or error.request_id
+        told.in_doubt |= error.maybe_done
         told.add_note(f"gave up after {self.failed} attempts: no answer before the deadline")
         return told
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 import random
+from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -22,6 +23,9 @@ from protos.orders.v1 import orders_pb2
 
 IN_FLIGHT_DEFAULT: Final = 256
 """Orders of one ``submit`` sent and not yet taken: about the bandwidth-delay product of 10,000/s at 25 ms."""
+
+ECHO_CHARS_MAX: Final = 128
+"""Of a request id in the answers of a stream (``SubmitOrdersResponse.request_id``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +55,26 @@ class _Item:
         request = wire.create_request(draft, draft.request_id or ids.mint())
         return cls(position, draft, request, minted=not draft.request_id)
 
+    @property
+    def echo(self) -> str:
+        """What its answer is known by."""
+        return self.request.request_id[:ECHO_CHARS_MAX]
+
     def failed(self, error: OrderError) -> OrderError:
         """Notes the failure of an attempt, and completes it by what only the item knows."""
         self.attempts += 1
-        self.in_doubt |= error.maybe_done
+        error.in_doubt = self.in_doubt
+        self.in_doubt = error.maybe_done
         error.attempts = self.attempts
         error.request_id = self.request.request_id
         return error
 
     def renewed(self, error: OrderError, ids: RequestIds, renewals_max: int) -> bool:
         """Takes a new request id when that is safe and may help; False when the error stands."""
-        safe = isinstance(error, RequestIdExpired) or (isinstance(error, RequestIdAhead) and not self.in_doubt)
+        safe = isinstance(error, RequestIdExpired | RequestIdAhead) and not self.in_doubt
         if not (self.minted and safe and self.renewals < renewals_max and ids.learn(error)):
             return False
         self.renewals += 1
-        self.in_doubt = False
         self.request.request_id = ids.mint()
         return True
 
@@ -95,6 +104,7 @@ class Batch:
                     self._results[item.position] = item.failed(error.of(item.request.request_id))
                 delay_s = attempts.next_delay_s(error)
                 if delay_s is None and len(pending) == len(self._items):
+                    error.in_doubt = any(item.in_doubt for item in pending)
                     raise attempts.telling(error) from error.__cause__
             else:
                 pending, worst = self._settle(pending, answer)
@@ -175,6 +185,11 @@ class _Window:
         self._in_flight = 0
         self._exhausted = False
         self._unanswered: dict[str, _Item] = {}
+        """What is on its way, by echo."""
+        self._held_back: defaultdict[str, deque[_Item]] = defaultdict(deque)
+        """What would be answered under the echo of an item that is on its way. No line is empty."""
+        self._in_doubt = False
+        """An attempt of something without a fate may have created it."""
         self.outbox: asyncio.Queue[_Item | None] = asyncio.Queue()  # bounded by the semaphore; None: look again
 
     def is_finished(self) -> bool:
@@ -194,15 +209,27 @@ class _Window:
             self._exhausted = True
             self.outbox.put_nowait(None)
 
-    def sent(self, item: _Item) -> None:
-        """Notes that an item is on its way."""
-        self._unanswered[item.request.request_id] = item
+    def sends(self, item: _Item) -> bool:
+        """Notes that an item is on its way; False when it has to wait, or nobody could tell its answer from another's.
+
+        One request id may be of several items: it is unique within a customer only.
+        """
+        if item.echo in self._unanswered:
+            self._held_back[item.echo].append(item)
+            return False
+        self._unanswered[item.echo] = item
+        return True
 
     def answered(self, answer: orders_pb2.SubmitOrdersResponse) -> Submitted | None:
         """Returns the fate that an answer decides; None when the item is sent again, or nobody waits for it."""
         item = self._unanswered.pop(answer.request_id, None)
         if item is None:
             return None
+        if answer.request_id in self._held_back:
+            line = self._held_back[answer.request_id]
+            self.outbox.put_nowait(line.popleft())
+            if not line:
+                del self._held_back[answer.request_id]
         if not answer.HasField("error"):
             return Submitted(item.position, item.draft, Created(wire.order(answer.order), answer.replayed))
         error = item.failed(errors.from_item(answer.error))
@@ -213,6 +240,7 @@ class _Window:
             asyncio.get_running_loop().call_later(delay_s, self.outbox.put_nowait, item)
         else:
             return Submitted(item.position, item.draft, error)
+        self._in_doubt |= item.in_doubt
         return None
 
     def taken(self) -> None:
@@ -226,6 +254,8 @@ class _Window:
             item.failed(error.of(item.request.request_id))
             self.outbox.put_nowait(item)
         self._unanswered.clear()
+        error.in_doubt = self._in_doubt
+        self._in_doubt = error.maybe_done
 
 
 async def _stream(calls: Calls, window: _Window, attempts: Attempts) -> AsyncGenerator[Submitted, None]:
@@ -239,8 +269,7 @@ async def _stream(calls: Calls, window: _Window, attempts: Attempts) -> AsyncGen
         async def send() -> None:
             while not window.is_finished():
                 item = await window.outbox.get()
-                if item is not None:
-                    window.sent(item)
+                if item is not None and window.sends(item):
                     await call.write(orders_pb2.SubmitOrdersRequest(create=item.request))
             await call.done_writing()
 

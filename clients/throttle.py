@@ -42,14 +42,25 @@ class Throttle:
         return f"<Throttle {self._accepted:.0f} of {self._wanted:.0f} accepted>"
 
     def holds_back(self) -> bool:
-        """Notes that a call is wanted; returns whether it is to be held back instead of sent."""
+        """Returns whether the next call is to be held back instead of sent.
+
+        One that is sent is noted when it is answered: what is under way was not refused, and what its caller gave up,
+        or what found no way to the service, never will be.
+        """
         now = self._clock()
         fade = math.exp((self._forgotten_at - now) / FORGET_S)
         self._forgotten_at = now
-        self._wanted = self._wanted * fade + 1
+        self._wanted *= fade
         self._accepted *= fade
-        return self._chance() < (self._wanted - K * self._accepted - REFUSED_MIN) / (self._wanted + 1)
+        held_back = self._chance() < (self._wanted - K * self._accepted - REFUSED_MIN) / (self._wanted + 1)
+        self._wanted += held_back
+        return held_back
 
     def accepted(self) -> None:
         """Notes that a call was accepted, whatever came of it: anything but a refusal for overload."""
+        self._wanted += 1
         self._accepted += 1
+
+    def refused(self) -> None:
+        """Notes that a call was refused for overload."""
+        self._wanted += 1

@@ -38,7 +38,7 @@ async def carry(
     that was ``minted`` for this call may be minted anew.
     """
     renewals = 0
-    in_doubt = False  # an attempt under this id may have written
+    in_doubt = False  # an attempt under the present id may have written
     while True:
         try:
             answer = await send()
@@ -46,14 +46,16 @@ async def carry(
             error.attempts = attempts.failed + 1
             error.request_id = request.request_id
             # "Expired" says that nothing exists under the id; "ahead" only that this attempt made nothing.
-            safe = isinstance(error, RequestIdExpired) or not in_doubt
-            if not (minted and safe and renewals < RENEWALS_MAX and ids.learn(error)):
+            error.in_doubt = in_doubt
+            in_doubt = error.maybe_done
+            if not (minted and not in_doubt and renewals < RENEWALS_MAX and ids.learn(error)):
                 raise
             renewals += 1
             request.request_id = ids.mint()
         except OrderError as error:
             error.request_id = request.request_id
-            in_doubt |= error.maybe_done
+            error.in_doubt = in_doubt
+            in_doubt = error.maybe_done
             await calls.wait_or_raise(error, attempts)
         else:
             attempts.progressed(counted=counted)

@@ -207,23 +207,21 @@ def next_step(failure: OrderError) -> str:
         methods = [method for method in failure.metadata.get("allowed_methods", "").split(",") if method]
         verbs = [_VERB_OF_METHOD.get(method, method) for method in methods]
         return f"the order allows: {', '.join(verbs)}" if verbs else "the state is final; nothing leads out of it"
-    if failure.reason in _NEXT_STEP:
-        return _NEXT_STEP[failure.reason]
-    if isinstance(failure, errors.Unavailable | errors.DeadlineExceeded):
-        check = "check that the server is up and that --endpoint is right"
-        if failure.reason == Reason.STORE_UNAVAILABLE:
-            check = "the server is up, but where it keeps this order is away; its operator has to bring that back"
-        if not failure.request_id:
-            return check
-        return f"{check}; the same command with --request-id {failure.request_id} then never does it twice"
-    return ""
+    unsure = isinstance(failure, errors.Unavailable | errors.DeadlineExceeded)
+    step = _NEXT_STEP.get(failure.reason, "")
+    if unsure and not step:
+        step = "check that the server is up and that --endpoint is right"
+    if failure.request_id and (unsure or failure.maybe_done):
+        again = f"the same command with --request-id {failure.request_id} then never does it twice"
+        return f"{step}; {again}" if step else again
+    return step
 
 
 _NEXT_STEP: Final[Mapping[str, str]] = {
     Reason.INVALID_REQUEST: "correct the fields named above",
     Reason.CALLER_ID_INVALID: "--caller-id takes 1-64 printable ASCII characters without blanks",
     Reason.REQUEST_ID_EXPIRED: "nothing was created under this id; leave --request-id out for a new one",
-    Reason.REQUEST_ID_AHEAD: "correct this machine's clock, or leave --request-id out",
+    Reason.REQUEST_ID_AHEAD: "the clock of this machine, or of the server, is wrong; correct it",
     Reason.REQUEST_ID_REUSED: "that id belongs to another request; leave --request-id out for a new one",
     Reason.ORDER_NOT_FOUND: "check the id; `list CUSTOMER` shows a customer's orders",
     Reason.VERSION_MISMATCH: "`get` the order, decide again, and pass its present version",
@@ -234,6 +232,9 @@ _NEXT_STEP: Final[Mapping[str, str]] = {
     Reason.RATE_LIMITED: "try again in a moment, and call less often",
     Reason.REQUEST_TOO_LARGE: "make it smaller, or several requests of it",
     Reason.STORE_FULL: "the operator has to make room on the disk; then try again",
+    Reason.STORE_UNAVAILABLE: (
+        "the server is up, but where it keeps this order is away; its operator has to bring that back"
+    ),
     Reason.STORE_CORRUPT: "the operator has to restore a backup (`python -m server restore`)",
     Reason.INTERNAL: "report it with the time and the call_id above; the server has logged it",
 }

@@ -35,7 +35,7 @@ WINDOW_ITEMS: Final = 128
 
 
 ECHO_CHARS_MAX: Final = 128
-"""Of a malformed ``request_id`` in an answer; a real one has 36."""
+"""Of a malformed ``request_id`` in an answer (orders.proto says so); a real one has 36."""
 
 
 class _Item(NamedTuple):

@@ -164,6 +164,18 @@ async def test_many_orders_come_back_in_a_list(customer: str) -> None:
         assert found.missing_order_ids == (missing,)
 
 
+async def test_request_ids_of_a_stream_may_repeat(customer: str) -> None:
+    """Two customers under one request id have an order each, and an id too long to come back whole has its refusal."""
+    async with OrderClient(SEED) as client:
+        same = client.request_ids.mint()
+        asked = [(f"{customer} a", same), (f"{customer} b", same), (customer, "x" * 129)]
+        drafts = [NewOrder(name, "EUR", LINES, request_id=request_id) for name, request_id in asked]
+        results = {fate.position: fate.result async for fate in client.submit(drafts, deadline_s=20)}
+    orders = [result.order.customer_id for _, result in sorted(results.items()) if isinstance(result, Created)]
+    assert orders == [f"{customer} a", f"{customer} b"]
+    assert isinstance(results[2], InvalidRequest)
+
+
 async def test_a_watch_sees_changes_made_elsewhere(customer: str) -> None:
     """A watch shows what other callers do, in rising versions, and ends when the order does."""
     async with OrderClient(SEED) as watcher, OrderClient(SEED) as other:

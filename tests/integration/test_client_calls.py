@@ -5,6 +5,7 @@ import contextlib
 import datetime as dt
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -245,6 +246,27 @@ async def test_a_stream_of_orders_survives_its_connections(client: OrderClient, 
             assert fate.result.order.customer_id == fate.draft.customer_id
 
 
+async def test_request_ids_of_a_stream_may_repeat(client: OrderClient, server: ScriptedServer) -> None:
+    """A request id is unique within a customer only, so each of many drafts under the same one has its own order."""
+    server.script("SubmitOrders", FULL, unavailable(), FULL, LoseReply())
+    same = client.request_ids.mint()
+    sent = [replace(draft, request_id=same) for draft in drafts(20)]
+    fates = [fate async for fate in client.submit(sent, deadline_s=20)]
+    assert sorted(fate.position for fate in fates) == list(range(20))
+    for fate in fates:
+        assert isinstance(fate.result, Created)
+        assert fate.result.order.customer_id == fate.draft.customer_id
+
+
+async def test_a_long_request_id_is_answered_in_a_stream(client: OrderClient) -> None:
+    """Ids that are too long to come back whole have their fates all the same, also when they differ at the end only."""
+    ids = ["x" * 129, "x" * 130, "x" * 128, "é" * 129]
+    sent = [replace(draft, request_id=request_id) for draft, request_id in zip(drafts(4), ids, strict=True)]
+    fates = {fate.position: fate.result async for fate in client.submit(sent, deadline_s=20)}
+    orders = {position: result.order.customer_id for position, result in fates.items() if isinstance(result, Created)}
+    assert orders == {position: draft.customer_id for position, draft in enumerate(sent)}
+
+
 async def test_a_stream_reads_no_further_than_its_window(client: OrderClient) -> None:
     """Drafts are taken only as far ahead as the caller allowed, and a caller may leave in the middle."""
     taken = 0
@@ -301,6 +323,14 @@ async def test_what_was_not_looked_up_is_asked_for_again(client: OrderClient, se
     found = await client.batch_get([*created, "nothing", created[0]])
     assert [order.order_id for order in found.orders] == created
     assert found.missing_order_ids == ("nothing",)
+
+
+async def test_ids_are_found_in_either_case(client: OrderClient) -> None:
+    """An id in upper case is found, an order that is asked for in both stands there once, and missing is as asked."""
+    first, second = [each.order.order_id for each in await client.batch_create(drafts(2)) if isinstance(each, Created)]
+    found = await client.batch_get([second.upper(), "Nothing", first, second])
+    assert [order.order_id for order in found.orders] == [second, first]
+    assert found.missing_order_ids == ("Nothing",)
 
 
 async def test_a_watch_goes_on_where_it_broke(client: OrderClient, server: ScriptedServer) -> None:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from clients.cli.exits import ExitCode
 from clients.cli.orders import app
-from tests.support.scripted_server import Fail, ScriptedServer, unavailable
+from tests.support.scripted_server import Fail, LoseReply, ScriptedServer, unavailable
 
 Run = Callable[..., Any]
 CREATE = ["create", "--customer", "zoë", "--currency", "EUR", "--line", "tea:2:19.99", "--attr", "channel=web"]
@@ -129,6 +129,19 @@ async def test_a_write_in_doubt_names_its_request_id(run: Run, server: ScriptedS
     assert (await run(*CREATE, "--request-id", request_id)).exit_code == 0
     assert json.loads((await run(*CREATE, "--request-id", request_id, "--json")).stdout)["replayed"]
     assert {key[1] for key in server.orders} == {request_id}
+
+
+async def test_a_write_in_doubt_that_is_refused_at_last_names_its_request_id(run: Run, server: ScriptedServer) -> None:
+    """The next step after a doubt is the same id, also when the service was full in the end; without one it is not."""
+    full = Fail(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", retry_delay_s=60)
+    server.script("CreateOrder", LoseReply(), full)
+    error = json.loads((await run(*CREATE, "--json")).stderr)["error"]
+    ((_, request_id),) = server.orders
+    assert error["reason"] == "OVERLOADED"
+    assert f"--request-id {request_id}" in error["next_step"]
+    server.script("CreateOrder", full)
+    error = json.loads((await run(*CREATE, "--json")).stderr)["error"]
+    assert "--request-id" not in error["next_step"]
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,17 @@ async def test_a_clock_ahead_is_corrected_when_nothing_was_sent_before(server: S
     assert customers(server)["d1"] == 1
 
 
+async def test_a_full_service_does_not_take_a_doubt_away(server: ScriptedServer, tmp_path: Path) -> None:
+    """A batch that may be there keeps its ids when it is refused as ahead, though it was last refused as too much."""
+    path = orders_file(tmp_path, 5)
+    ahead = refused_id("REQUEST_ID_AHEAD", LATER)
+    server.script("BatchCreateOrders", LoseReply(), FULL, Items(dict.fromkeys(range(5), ahead)))
+    with pytest.raises(LoadStopped, match="clock"):
+        await Load(server, path).run()
+    assert await Load(server, path).run()
+    assert customers(server) == once(5)
+
+
 async def test_rejects_name_line_and_reason_also_after_a_restart(server: ScriptedServer, tmp_path: Path) -> None:
     """Rows that the file or the service makes impossible stand in the rejects file, whichever run met them."""
     path = tmp_path / "orders.csv"

@@ -139,7 +139,7 @@ class ScriptedServer:
         """A cue is for one item; one that fails without a reason breaks the stream there."""
         async for request in requests:
             cue = self._next("SubmitOrders", request)
-            request_id = request.create.request_id
+            request_id = request.create.request_id[:128]  # as the real one does
             if isinstance(cue, Fail) and not cue.reason:
                 await context.abort(cue.code, cue.message)
             if isinstance(cue, Fail):
@@ -156,11 +156,11 @@ class ScriptedServer:
     async def _batch_get_orders(
         self, request: orders_pb2.BatchGetOrdersRequest, context: Context
     ) -> orders_pb2.BatchGetOrdersResponse:
-        """The positions of an ``Items`` cue are left unprocessed."""
+        """The positions of an ``Items`` cue are left unprocessed. Ids are answered in lower case, as by the service."""
         cue = await self._cue("BatchGetOrders", request, context)
         known = {order.order_id: order for order in self.orders.values()}
         response = orders_pb2.BatchGetOrdersResponse()
-        for position, order_id in enumerate(request.order_ids):
+        for position, order_id in enumerate(map(str.lower, request.order_ids)):
             if isinstance(cue, Items) and position in cue.errors:
                 response.unprocessed_order_ids.append(order_id)
             elif order_id in known:

@@ -7,7 +7,19 @@ import grpc
 import pytest
 from grpc.aio import AioRpcError, Metadata
 
-from clients import Conflict, InvalidRequest, OrderError, Reason, ServerFault, Unavailable, VersionMismatch, errors
+from clients import (
+    Conflict,
+    InvalidRequest,
+    OrderError,
+    Overloaded,
+    Reason,
+    RequestIdAhead,
+    RequestIdExpired,
+    ServerFault,
+    Unavailable,
+    VersionMismatch,
+    errors,
+)
 from protos.orders.v1 import orders_pb2
 from tests.support.scripted_server import Fail
 
@@ -74,6 +86,8 @@ def test_errors_survive_copies_and_pickles() -> None:
         assert twin.metadata == {"a": "b"}
     assert error.of("other").request_id == "other"
     assert error.request_id == "id"
+    bare = errors.from_rpc(rpc_error(grpc.StatusCode.UNAVAILABLE))
+    assert pickle.loads(pickle.dumps(bare)).metadata == {}  # noqa: S301 - as above
 
 
 def test_only_doubtful_failures_may_have_written() -> None:
@@ -82,6 +96,18 @@ def test_only_doubtful_failures_may_have_written() -> None:
     stopping = Unavailable("stop", code=grpc.StatusCode.UNAVAILABLE, reason=Reason.SHUTTING_DOWN)
     refused = InvalidRequest("no", code=grpc.StatusCode.INVALID_ARGUMENT)
     assert [error.maybe_done for error in (lost, stopping, refused)] == [True, False, False]
+
+
+def test_some_refusals_settle_a_doubt() -> None:
+    """After an attempt in doubt only what looked the request up, or says that it never was, tells that it was not."""
+    overloaded = Overloaded("full", code=grpc.StatusCode.RESOURCE_EXHAUSTED)
+    ahead = RequestIdAhead("ahead", code=grpc.StatusCode.INVALID_ARGUMENT)
+    expired = RequestIdExpired("expired", code=grpc.StatusCode.INVALID_ARGUMENT)
+    stale = VersionMismatch("stale", code=grpc.StatusCode.ABORTED)
+    for error in (overloaded, ahead, expired, stale):
+        error.in_doubt = True
+    assert [error.maybe_done for error in (overloaded, ahead, expired, stale)] == [True, True, False, False]
+    assert pickle.loads(pickle.dumps(ahead)).maybe_done  # noqa: S301 - our own bytes
 
 
 def test_repr_says_what_to_do() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,9 +48,9 @@ class Airport:
         self._landed[flight].set()
 
 
-async def turns() -> None:
-    """Lets the loop do whatever it can do without waiting."""
-    for _ in range(10):
+async def turns(count: int = 10) -> None:
+    """Lets the loop do whatever it can do without waiting, or so many turns of it."""
+    for _ in range(count):
         await asyncio.sleep(0)  # sleep: gives way, waits for nothing
 
 
@@ -181,6 +182,22 @@ async def test_a_flight_that_nobody_waits_for_is_cancelled() -> None:
     assert airport.cancelled == 1
 
 
+async def test_a_flight_given_up_before_it_began_is_over() -> None:
+    """A call whose time is up in the very turn in which its flight leaves does not take the flight along for ever."""
+    airport = Airport(flights_max=1, late_max=0)
+    (hasty,) = airport.ask("hasty", timeout_s=0.0)
+    with pytest.raises(DeadlineExceeded):
+        await hasty
+    await turns()
+    assert airport.groups == []
+    assert (airport.gatherer._under_way, airport.gatherer._flights) == (0, set())
+    (patient,) = airport.ask("patient")
+    await turns()
+    assert airport.groups == [["patient"]]
+    airport.land(0)
+    assert await patient == "PATIENT"
+
+
 async def test_a_call_leaves_its_flight_once() -> None:
     """A call that is cancelled in the very turn in which its time is up does not take others off the flight."""
     airport = Airport(flights_max=1)
@@ -247,6 +264,25 @@ def test_many_deadlines_are_kept_by_one_timer(timeouts_s: list[int]) -> None:
     virtual_time.run(run())
 
 
+def test_deadlines_are_kept_on_uvloop() -> None:
+    """Times that are up at once are told there as well, where what is due at once is no timer."""
+
+    async def run() -> None:
+        airport = Airport()
+        with pytest.raises(DeadlineExceeded):
+            await asyncio.gather(*airport.ask("a", "b", timeout_s=0.0))
+        await turns()
+        assert airport.gatherer._expiry is None
+        (call,) = airport.ask("c")
+        await turns()
+        assert airport.groups[-1] == ["c"]
+        airport.land(-1)
+        assert await call == "C"
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
+
+
 async def test_a_late_flight_does_not_hold_up_those_who_gather() -> None:
     """When a flight takes far longer than usual the next one leaves without it, as often as the limit allows."""
     airport = Airport(flights_max=1, items_max=1, late_max=2, late_s_min=0.001, late_s_max=0.001)
@@ -310,3 +346,15 @@ async def test_closing_cancels_everyone() -> None:
     await asyncio.wait(calls)
     assert all(call.cancelled() for call in calls)
     assert airport.cancelled == 1
+
+
+async def test_closing_cancels_a_flight_that_has_not_begun() -> None:
+    """Those whose flight is closed in the turn in which it leaves are cancelled like those under way."""
+    airport = Airport()
+    (call,) = airport.ask("a")
+    await turns(2)  # in the first it asks, and in the second its flight leaves
+    assert (len(airport.gatherer._flights), airport.groups) == (1, [])
+    await airport.gatherer.close()
+    await turns()
+    assert call.cancelled()
+    assert (airport.gatherer._flights, airport.groups) == (set(), [])

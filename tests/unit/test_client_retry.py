@@ -5,7 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clients import DeadlineExceeded, InvalidRequest, OrderError, Overloaded, RetryBudget, RetryPolicy, Unavailable
+from clients import (
+    DeadlineExceeded,
+    InvalidRequest,
+    OrderError,
+    Overloaded,
+    Reason,
+    RetryBudget,
+    RetryPolicy,
+    Unavailable,
+)
 from clients.retry import Attempts
 
 
@@ -114,6 +123,18 @@ def test_impossible_policies_are_refused(bad: dict[str, int]) -> None:
     """A policy that could never make a call is refused when it is made."""
     with pytest.raises(ValueError, match="at least 1"):
         RetryPolicy(**bad)
+
+
+def test_the_end_tells_of_a_doubt() -> None:
+    """An error that stands for the end is in doubt when the end is, whatever it said itself."""
+    late = DeadlineExceeded("time is up", code=grpc.StatusCode.DEADLINE_EXCEEDED)
+    trial = attempts(RetryPolicy())
+    away = Unavailable("away", code=grpc.StatusCode.UNAVAILABLE, reason=Reason.STORE_UNAVAILABLE)
+    trial.next_delay_s(away)
+    assert not away.maybe_done
+    trial.next_delay_s(late)
+    assert trial.telling(late) is away
+    assert away.maybe_done
 
 
 def test_the_end_tells_why_rather_than_when() -> None:

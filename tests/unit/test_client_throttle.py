@@ -34,6 +34,8 @@ class World:
                 self._room -= 1
                 accepted += 1
                 self.throttle.accepted()
+            else:
+                self.throttle.refused()
         return wanted, sent, accepted
 
 
@@ -68,3 +70,9 @@ def test_a_client_of_few_calls_holds_nothing_back() -> None:
     """Who calls now and then asks each time, though every call was refused."""
     wanted, sent, accepted = World().want(2, 30, 0)
     assert (sent, accepted) == (wanted, 0)
+
+
+def test_what_is_not_answered_holds_nothing_back() -> None:
+    """Calls under way, and those that were given up or never sent, are no refusals: however many, the next is sent."""
+    throttle = Throttle(clock=lambda: 0.0, chance=lambda: 0.0)
+    assert not any(throttle.holds_back() for _ in range(1000))

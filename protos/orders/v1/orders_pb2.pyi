@@ -575,7 +575,7 @@ class SubmitOrdersRequest(_message.Message):
     CREATE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def create(self) -> Global___CreateOrderRequest:
-        """The create; its `request_id` is required."""
+        """The create; its `request_id` is required, and answers name no other: items of one id are to be sent one by one."""
 
     def __init__(
         self,
@@ -601,7 +601,7 @@ class SubmitOrdersResponse(_message.Message):
     REPLAYED_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The `request_id` of the item answered, as sent."""
+    """The `request_id` of the item answered, as sent; of a longer one, which is malformed, the first 128 characters."""
     replayed: _builtins.bool
     """True when an earlier try of the same request had created the order.
     Seldom also on an only try, when the store failed and its outcome was settled after the order had moved on.
