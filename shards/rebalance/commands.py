@@ -156,7 +156,8 @@ async def begin(
     record = start(topology, made.targets, made.shards_after, kind=made.kind, who=who, last=last, options=options)
     if not may_wait:
         await refuse_hopeless(fleet, topology, options)
-    if (await _topology(fleet.home)).slot_shards != topology.slot_shards:
+    now = await _topology(fleet.home)
+    if (now.shards, now.slot_shards) != (topology.shards, topology.slot_shards):
         raise IllegalStep("the topology has changed since the plan was made; plan again", ("plan",))
     for shard in () if is_dry else made.added:
         await fleet.prepare(shard)

@@ -16,7 +16,7 @@ from shards.rebalance.commands import Wanted
 from shards.rebalance.fleet import Fleet
 from shards.rebalance.home import Book
 from shards.rebalance.plan import Plan, PlanRefused
-from shards.rebalance.record import Command, Kind, Options
+from shards.rebalance.record import Command, IllegalStep, Kind, Options
 from shards.topology import ShardInfo, Topology
 from shards.topology_store import TopologyStore
 from tests.support.memory_facts import MemoryFacts
@@ -187,3 +187,16 @@ async def test_a_drain_is_taken_back_until_it_is_cleaned_up() -> None:
     assert (await record_of(fleet)).shards_after == first.shards
     assert fleet.prepared == []  # it is there already
     assert await doctor.examine(fleet, rows=False) == []
+
+
+async def test_a_plan_that_a_clean_up_has_overtaken_is_refused() -> None:
+    """A shard that was let go while a plan was made does not come back by it: its id is never used again."""
+    fleet = await three_shards()
+    await done(fleet, DRAIN)
+    topology, made = await planned(fleet, REVERSE)
+    cleaned = await clean_up(fleet, "ann")
+    with pytest.raises(IllegalStep, match="plan again"):
+        await commands.begin(fleet, topology, made, Options(), "ann")
+    assert await record_of(fleet) == cleaned
+    with pytest.raises(PlanRefused, match="shard 1 is gone since cleanup"):
+        await planned(fleet, REVERSE)
