@@ -211,7 +211,7 @@ def _credentials(
     path = folder / _text(table["password_file"], f"{where}.password_file")
     try:
         password = path.read_text(encoding="utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # the latter of what is no text, and of a name that no file can have
         raise SettingsError(f"{where}.password_file: {path} cannot be read") from error
     if not password:
         raise SettingsError(f"{where}.password_file: {path} is empty")
@@ -225,7 +225,7 @@ def _tls(value: object, where: str, folder: Path) -> Tls:
     for key in ("ca_file", "cert_file", "key_file"):
         if key in table:
             path = folder / _text(table[key], f"{where}.{key}")
-            if not path.is_file():
+            if not _is_file(path):
                 raise SettingsError(f"{where}.{key}: {path} is not a file")
             files[key] = str(path)
     if "ca_file" not in files:
@@ -236,6 +236,13 @@ def _tls(value: object, where: str, folder: Path) -> Tls:
     if not isinstance(verify_host, bool):
         raise SettingsError(f"{where}.verify_host: true or false")
     return Tls(**files, verify_host=verify_host)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # in a directory that may not be searched, or of a name that is too long
+        return False
 
 
 def _replication(value: object, where: str, data_center: str) -> Mapping[str, int]:

@@ -111,9 +111,13 @@ def _loaded_before(session: Session, journal: Journal) -> ExitCode:
         rejected = complete.get("rejected_rows", 0)
         rows = "row" if rejected == 1 else "rows"
         session.out.print(
-            f"[green]✓[/] [bold]{name}[/] was loaded before, into {endpoint}: {complete.get('loaded', 0):,} orders"
-            f"{f', and [yellow]{rejected:,} {rows} rejected[/]' if rejected else ''}\n"
-            f"  [dim]Nothing was sent. {journal.path} remembers; --anew loads the file a second time.[/]"
+            Text.assemble(
+                ("✓ ", "green"),
+                (name, "bold"),
+                f" was loaded before, into {endpoint}: {complete.get('loaded', 0):,} orders",
+                *((", and ", (f"{rejected:,} {rows} rejected", "yellow")) if rejected else ()),
+                (f"\n  Nothing was sent. {journal.path} remembers; --anew loads the file a second time.", "dim"),
+            )
         )
     return ExitCode.REJECTS if complete.get("rejected_rows") else ExitCode.OK
 
@@ -165,12 +169,12 @@ class _Bar:
         self._plain = not session.err.is_terminal and not session.as_json
         self._said_at = time.monotonic()
         self._progress = Progress(
-            TextColumn("[bold]{task.description}"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(bar_width=None),
             TextColumn("{task.completed:,.0f} of {task.total:,.0f}"),
             _RateColumn(totals),
             TimeRemainingColumn(compact=True),
-            TextColumn("[yellow]{task.fields[rejected]}"),
+            TextColumn("{task.fields[rejected]}", style="yellow"),
             console=session.err,
             transient=True,
             expand=True,
@@ -199,4 +203,4 @@ class _Bar:
 
     def say(self, message: str) -> None:
         """Prints a line above the bar."""
-        self._progress.console.print(f"[dim]{self._name}: {message}[/]")
+        self._progress.console.print(Text(f"{self._name}: {message}", style="dim"))

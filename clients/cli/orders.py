@@ -69,7 +69,7 @@ async def create(
         return
     session.out.print(show.order(created.order))
     if created.replayed:
-        session.out.print("[dim italic]An earlier try of this request had created it.[/]")
+        session.out.print("An earlier try of this request had created it.", style="dim italic")
 
 
 @command(app, "get")
@@ -117,10 +117,10 @@ async def list_orders(
     if session.as_json:
         return
     if not orders:
-        session.out.print(f"[dim]{customer} has no orders{f' that are {wanted.name}' if wanted else ''}.[/]")
+        session.out.print(f"{customer} has no orders{f' that are {wanted.name}' if wanted else ''}.", style="dim")
         return
     session.out.print(show.orders(orders))
-    session.out.print(f"[dim]{len(orders):,} orders{'; there are more: --limit 0 shows all' if more else ''}[/]")
+    session.out.print(f"{len(orders):,} orders{'; there are more: --limit 0 shows all' if more else ''}", style="dim")
 
 
 @command(app, "watch")

@@ -208,5 +208,7 @@ def _run(session: Session, function: Command[...], values: dict[str, Any]) -> in
 
 
 def _console(*, stderr: bool = False) -> Console:
-    console = Console(stderr=stderr, highlight=False)
-    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=PIPE_WIDTH)
+    # what callers, files and stores say is printed as it is: brackets are no markup, and :names: no pictures
+    plain = functools.partial(Console, stderr=stderr, highlight=False, markup=False, emoji=False)
+    console = plain()
+    return console if console.is_terminal else plain(width=PIPE_WIDTH)

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from shards.rebalance import manifest
 from shards.rebalance.fleet import At, Fleet, nowhere, part_of
 from shards.rebalance.home import Book, Home
-from shards.rebalance.record import Command, IllegalStep, RebalanceRecord, State
+from shards.rebalance.record import Command, IllegalStep, RebalanceRecord, staying
 from shards.topology import Topology
 
 
@@ -90,14 +90,11 @@ async def clean_up(
     for shard in sorted({copy.shard for copy in left}):
         gone = [(copy.slot, copy.gen) for copy in left if copy.shard == shard]
         await manifest.forget((await part_of(fleet, shard)).facts, gone)
-    if record.state is State.DONE:
-        await home.change("remove shards", lambda topology: _without(topology, record))
+    await home.change("remove shards", lambda topology: _without(topology, record))
     return await home.note("clean up", lambda record: record.after(Command.CLEAN_UP, who, in_words(left)))
 
 
 def _without(topology: Topology, record: RebalanceRecord) -> Topology | None:
-    """Returns the next topology, without the shards that the rebalance has emptied; None where none is left."""
-    wanted = dict(record.shards_after)
-    shards = tuple(info for info in topology.shards if info.id in wanted)
-    assert set(topology.slot_shards) <= wanted.keys(), "an emptied shard has no slots"
+    """Returns the next topology, without the shards that were emptied; None where none is left."""
+    shards = staying(topology, record)
     return None if shards == topology.shards else replace(topology, epoch=topology.epoch + 1, shards=shards)

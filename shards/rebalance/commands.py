@@ -32,6 +32,7 @@ from shards.rebalance.record import (
     OptionsRefused,
     RebalanceRecord,
     start,
+    staying,
 )
 from shards.topology import Topology
 from shards.topology_store import TopologyStore
@@ -54,6 +55,14 @@ class Wanted(NamedTuple):
     """To split off."""
     to_new_shard: bool = False
     """Split them off onto a shard of their own."""
+
+    @property
+    def named(self) -> frozenset[int]:
+        """The shards that it names: to empty one, to fill one, or to weigh them."""
+        if self.kind is Kind.REWEIGHT:
+            return frozenset(self.weights)
+        is_one = self.kind is Kind.DRAIN or (self.kind is Kind.SPLIT and not self.to_new_shard)
+        return frozenset({self.shard} if is_one else ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +125,12 @@ async def survey(
 ) -> tuple[Topology, Plan]:
     """Returns the plan for what is wanted, and the topology it was made for. Raises ``PlanRefused``, ``StoreError``."""
     topology, found = await _topology(fleet.home), await Book(fleet.home).read()
-    placed = _placed(topology, wanted, None if found is None else found[1])
+    last = None if found is None else found[1]
+    present = _present(topology, wanted, last)
+    placed = _placed(present, wanted, last)
     pace = min(float(planning.ROWS_PER_S_ASSUMED), float(options.rows_per_s_max or planning.ROWS_PER_S_ASSUMED))
     sizes = await measure(fleet, topology) if sizes is None else sizes
-    made = planning.make_plan(
-        wanted.kind, topology, placed, sizes, rows_per_s=pace, slots_at_once=options.slots_at_once
-    )
+    made = planning.make_plan(wanted.kind, present, placed, sizes, rows_per_s=pace, slots_at_once=options.slots_at_once)
     return topology, made
 
 
@@ -147,7 +156,8 @@ async def begin(
     record = start(topology, made.targets, made.shards_after, kind=made.kind, who=who, last=last, options=options)
     if not may_wait:
         await refuse_hopeless(fleet, topology, options)
-    if (await _topology(fleet.home)).slot_shards != topology.slot_shards:
+    now = await _topology(fleet.home)
+    if (now.shards, now.slot_shards) != (topology.shards, topology.slot_shards):
         raise IllegalStep("the topology has changed since the plan was made; plan again", ("plan",))
     for shard in () if is_dry else made.added:
         await fleet.prepare(shard)
@@ -225,7 +235,8 @@ async def mend(fleet: Fleet, who: str, *, is_dry: bool = False) -> RebalanceReco
     book = Book(fleet.home)
     found = await book.read()
     last = None if found is None else found[1]
-    record = start(topology, {}, topology.shards, kind=Kind.REWEIGHT, who=who, last=last, options=Options(soak_s=0))
+    shards = staying(topology, last)
+    record = start(topology, {}, shards, kind=Kind.REWEIGHT, who=who, last=last, options=Options(soak_s=0))
     if not is_dry:
         await _put(book, found, record, topology)
     return record
@@ -254,6 +265,17 @@ def check_options(options: Options) -> None:
         raise OptionsRefused("rows_per_s_max", "at least 1 order a second is copied")
     if options.soak_s < 0:
         raise OptionsRefused("soak_s", "a soak is 0 seconds or more")
+
+
+def _present(topology: Topology, wanted: Wanted, last: RebalanceRecord | None) -> Topology:
+    """Returns what a plan goes out from: without emptied shards, which only a REVERSE fills again."""
+    if wanted.kind is Kind.REVERSE:
+        return topology
+    shards = staying(topology, last)
+    emptied = sorted(wanted.named & {info.id for info in set(topology.shards) - set(shards)})
+    if emptied:
+        raise planning.PlanRefused(f"shard {emptied[0]} is emptied, and `cleanup` lets it go")
+    return replace(topology, shards=shards)
 
 
 def _placed(topology: Topology, wanted: Wanted, last: RebalanceRecord | None) -> Topology:

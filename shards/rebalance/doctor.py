@@ -12,7 +12,7 @@ from shards.rebalance import commands
 from shards.rebalance.cleanup import Leftover, in_words, leftovers, may_clean_up
 from shards.rebalance.commands import Situation
 from shards.rebalance.fleet import Fleet, Part, part_of
-from shards.rebalance.record import Command, IllegalStep, State
+from shards.rebalance.record import Command, IllegalStep, State, staying
 from shards.ring import quotas
 
 _ORPHANS_SHOWN_MAX: Final = 5
@@ -132,7 +132,7 @@ def _of_placement(situation: Situation) -> list[Finding]:
     if situation.record is not None and situation.record.is_open:
         return []
     topology = situation.topology
-    room = quotas(dict(topology.shards), len(topology.slot_shards))
+    room = quotas(dict(staying(topology, situation.record)), len(topology.slot_shards))
     uneven = [shard for shard, slots in room.items() if abs(topology.slot_shards.count(shard) - slots) > 1]
     if not uneven:
         return []

@@ -95,6 +95,8 @@ def reweight(topology: Topology, weights: Mapping[int, int]) -> Topology:
 def split(topology: Topology, slots: Iterable[int], to: int | None) -> Topology:
     """Returns the placement with these slots on shard ``to``, or alone on a new shard."""
     slots = tuple(slots)
+    if not slots:
+        raise PlanRefused("which slots are to be split off? at least one")
     if any(not 0 <= slot < SLOTS for slot in slots):
         raise PlanRefused(f"slots are 0-{SLOTS - 1}")
     known = {info.id for info in topology.shards}

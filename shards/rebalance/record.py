@@ -195,7 +195,7 @@ class RebalanceRecord:
     moves: tuple[Move, ...]
     """The slots to move, ascending."""
     shards_before: tuple[tuple[int, int], ...]
-    """Id and weight of each shard when it began."""
+    """Id and weight of each shard when it began, but of those that were only there to be cleaned up."""
     shards_after: tuple[tuple[int, int], ...]
     """The same when it is done. A shard only here is added first of all, one only in ``shards_before`` removed last."""
     options: Options
@@ -346,12 +346,24 @@ def start(
         kind=kind,
         state=State.RUNNING,
         moves=moves,
-        shards_before=tuple((info.id, info.weight) for info in topology.shards),
+        shards_before=tuple((info.id, info.weight) for info in staying(topology, last)),
         shards_after=tuple((info.id, info.weight) for info in sorted(shards_after)),
         options=Options() if options is None else options,
         entries=(Entry(now_ms, who, Command.START, f"{kind.value}: {len(moves)} slots"),),
         reverses=last.id if last is not None and kind is Kind.REVERSE else 0,
     )
+
+
+def staying(topology: Topology, last: RebalanceRecord | None) -> tuple[ShardInfo, ...]:
+    """Returns the shards of the topology but those that the last rebalance, or one before it, has emptied.
+
+    These are there only until ``cleanup`` lets them go: nothing is placed on them meanwhile, but by a REVERSE.
+    """
+    if last is None:
+        return topology.shards
+    named = last.shards_after if last.state is State.DONE else (*last.shards_before, *last.shards_after)
+    kept = {shard for shard, _ in named} | set(topology.slot_shards)
+    return tuple(info for info in topology.shards if info.id in kept)
 
 
 def history_to_bytes(finished: Iterable[Finished]) -> bytes:

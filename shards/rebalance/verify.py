@@ -107,11 +107,12 @@ def wrong_by_itself(row: Row) -> str | None:
 
 
 class _Doubts:
-    """Orders of one slot whose copy left behind is ahead of what is served, and all the others' digests."""
+    """Orders of one slot whose copy left behind may have come after it moved, and all the others' digests."""
 
     def __init__(self) -> None:
         self.orders: list[tuple[bytes, str]] = []
         self._there = Manifest.of(())
+        self._replaced: list[tuple[int, int]] = []  # of orders that were there in an earlier version: both rows of now
 
     def take(self, before: Row) -> None:
         """Takes in what was there when the slot moved."""
@@ -123,13 +124,29 @@ class _Doubts:
         if now is not None:
             self.take(now)
 
+    def doubt_both(self, order_id: bytes, what: str, before: Row, now: Row) -> None:
+        """Takes in an order of which one version is there twice, as two tries of one request make it.
+
+        Neither try had landed when the slot moved: there was the version before, or nothing.
+        """
+        self.orders.append((order_id, what))
+        if now.version > 1:
+            self._replaced.append((row_digest(before), row_digest(now)))
+
     def settle(self, report: Report, move: Move, kept: Manifest | None) -> None:
         """Tells late writes from orders that are wrong."""
-        if kept == self._there:
+        if kept is not None and self._adds_up_to(kept):
             report.late += len(self.orders)
             return
         for order_id, what in self.orders:
             report.note(move, order_id, what)
+
+    def _adds_up_to(self, kept: Manifest) -> bool:
+        if not self._replaced:
+            return kept == self._there
+        # of a version that is gone it is known only that it was neither of those of now; of two not even that
+        neither, *more = self._replaced
+        return not more and kept.orders == self._there.orders + 1 and kept not in map(self._there.with_one, neither)
 
 
 def _judge(
@@ -151,10 +168,10 @@ def _judge(
             doubts[slot].doubt(order_id, "it is missing", None)
         elif now.customer != before.customer or not now.marks.startswith(before.marks):
             doubts[slot].doubt(order_id, "it does not go on from the copy that was left behind", now)
+        elif now.version == before.version and row_digest(now) != row_digest(before):
+            doubts[slot].doubt_both(order_id, "its body differs from the copy that was left behind", before, now)
         else:
             doubts[slot].take(before)
-            if now.version == before.version and row_digest(now) != row_digest(before):
-                report.note(moves[slot], order_id, "its body differs from the copy that was left behind")
 
 
 class _Copy(NamedTuple):

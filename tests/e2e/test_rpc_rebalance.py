@@ -160,7 +160,11 @@ async def test_looking_through_shards_is_bounded_and_ends_with_its_caller(
 async def test_what_is_refused_is_typed(worker: RpcWorker) -> None:
     """What can never be is INVALID_ARGUMENT, and what is not legal now FAILED_PRECONDITION, with the legal steps."""
     rpc = stub(worker)
-    for goal in (pb.RebalanceGoal(), pb.RebalanceGoal(kind=pb.REBALANCE_KIND_DRAIN, shard=9)):
+    for goal in (
+        pb.RebalanceGoal(),
+        pb.RebalanceGoal(kind=pb.REBALANCE_KIND_DRAIN, shard=9),
+        pb.RebalanceGoal(kind=pb.REBALANCE_KIND_SPLIT, to_new_shard=True),
+    ):
         with pytest.raises(grpc.aio.AioRpcError) as invalid:
             await rpc.PlanRebalance(pb.PlanRebalanceRequest(goal=goal))
         assert invalid.value.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -118,6 +118,20 @@ async def test_every_bad_field_is_shown(run: Run, server: ScriptedServer) -> Non
         assert description in result.stderr
 
 
+@pytest.mark.parametrize("said", ["[/x]", "[ops]tea", ":key:"])
+async def test_what_is_stored_is_shown_as_it_is(run: Run, server: ScriptedServer, said: str) -> None:
+    """Names, labels and messages are no markup, whatever brackets and colons stand in them."""
+    result = await run("create", "-c", said, "--currency", "EUR", "-l", f"{said}:1:1", "-a", f"channel={said}")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count(said) == 3
+    assert f"{said} has no orders" in (await run("list", said, "--state", "paid")).stdout
+    for violations in ([], [("customer_id", said)]):
+        server.script("GetOrder", Fail(grpc.StatusCode.INVALID_ARGUMENT, said, violations=violations))
+        assert said in (await run("get", "x")).stderr
+    assert said in (await run("get", said)).stderr
+    assert f"--state {said}" in (await run("list", "zoe", "--state", said)).stderr
+
+
 async def test_a_write_in_doubt_names_its_request_id(run: Run, server: ScriptedServer) -> None:
     """A write that nobody answered can be continued by the id that is printed, and is then a replay."""
     server.script("CreateOrder", *[unavailable()] * 10)
@@ -175,7 +189,7 @@ def test_help_lists_every_exit_code() -> None:
 
 async def test_a_load_ends_with_a_summary_and_knows_itself_again(server: ScriptedServer, tmp_path: Path) -> None:
     """The command loads, names rejects by its exit code, and a second time sends nothing."""
-    path = tmp_path / "orders.csv"
+    path = tmp_path / "[b]orders.csv"
     path.write_text("customer_id,currency_code,sku,quantity,unit_price\nzoe,EUR,tea,2,1.50\nzoe,EUR,tea,1,x\n")
 
     async def load(*options: str) -> tuple[int | None, str, str]:
@@ -189,9 +203,13 @@ async def test_a_load_ends_with_a_summary_and_knows_itself_again(server: Scripte
 
     code, out, err = await load()
     assert code == ExitCode.REJECTS, err
-    assert "✓ orders.csv is loaded" in out
+    assert "✓ [b]orders.csv is loaded" in out
     assert "3.00 EUR" in out
-    assert str(tmp_path / "orders.rejects.csv") in out
+    assert str(tmp_path / "[b]orders.rejects.csv") in out
+    code, out, err = await load()
+    assert code == ExitCode.REJECTS, err
+    assert "✓ [b]orders.csv was loaded before" in out
+    assert "1 orders, and 1 row rejected" in out
     code, out, _ = await load("--json")
     assert code == ExitCode.REJECTS
     summary = json.loads(out)

@@ -86,6 +86,20 @@ def test_a_shard_is_planned_added_proven_taken_back_and_cleaned_up(data_dir: Pat
     assert told(data_dir, "history") == past  # what was done to the last one after its end is kept beyond it
 
 
+def test_a_drained_shard_stays_empty_and_goes(data_dir: Path) -> None:
+    """What is started between a drain and its clean-up leaves the drained shard alone, and lets it go in the end."""
+    told(data_dir, "start", "drain", "1", "--slots-at-once", "64")
+    (left,) = told(data_dir, "doctor")
+    assert left["mend"] == "cleanup, later"
+    assert "`cleanup` lets it go" in run(data_dir, "start", "reweight", "1=2").stderr
+    added = told(data_dir, "start", "add", "--slots-at-once", "64")
+    assert [shard["slots"] for shard in added["shards"]] == [1_366, 0, 1_365, 1_365]
+    assert told(data_dir, "verify")["wrong"] == 0
+    told(data_dir, "cleanup", "--now")
+    assert [shard["shard"] for shard in told(data_dir, "status")["shards"]] == [0, 2, 3]
+    assert told(data_dir, "doctor") == []
+
+
 def test_only_legal_steps_are_taken(data_dir: Path) -> None:
     """A command that does not fit is refused with what would, and nothing is changed."""
     refused = run(data_dir, "pause")

@@ -23,7 +23,7 @@ from shards.rebalance.verify import verify
 from shards.stores.embedded import prepare
 from shards.topology import Topology
 from shards.topology_store import TopologyStore
-from tests.support.damage import damaged_copy
+from tests.support.damage import damaged_copy, flipped_byte
 from tests.support.rebalances import DIED, Where, begin, record_of, run_mover, topology_of
 from tests.support.rows import new_row, next_version
 
@@ -124,6 +124,35 @@ async def test_a_late_write_is_told_from_an_order_that_is_lost(fleet: Fleet) -> 
     assert report.wrong == len(lost)
     assert report.late == (changed.key.slot != slot)
     assert all("it is missing" in line for line in report.named)
+
+
+async def test_a_late_write_that_was_made_again_is_told_from_a_damaged_order(fleet: Fleet) -> None:
+    """A first try that landed after the move, when its retry had been served, is late; a byte that turned is wrong."""
+    rows = await fill(fleet, 400)
+    await begin(fleet, Kind.ADD, slots_max=SLOTS_MOVED)
+    assert await Mover(fleet).run(stays=False) is not None
+    topology, moves = await topology_of(fleet), (await record_of(fleet)).moves
+    (_, source), (_, target) = await part_of(fleet, 0), await part_of(fleet, 1)
+
+    def as_moved(row: Row) -> Row:
+        return row._replace(key=row.key._replace(gen=topology.slot_gens[row.key.slot]))
+
+    alone = [row for row in rows if topology.slot_shards[row.key.slot] == 1]
+    alone = [row for row in alone if [other.key.slot for other in rows].count(row.key.slot) == 1]
+    first, later = (next(row for row in alone if row.version == version) for version in (1, 2))
+    for row in (first, later):
+        for copies, sound in ((source, row), (target, as_moved(row))):
+            for put, wrong in ((flipped_byte(sound), 1), (sound, 0)):
+                await copies.drop(sound.key.slot, sound.key.gen)
+                await copies.place([put], {})
+                report = await verify(fleet, topology, moves)
+                assert (report.late, report.wrong) == (0, wrong)
+    for made in (new_row(first.customer, body=b"12:00:00"), next_version(later, body=b"12:00:00")):
+        again = as_moved(made)._replace(body=b"12:00:07")
+        await source.place([made], {made.key.order_id: made.version - 1})
+        await target.place([again], {made.key.order_id: made.version - 1})
+    report = await verify(fleet, topology, moves)
+    assert (report.late, report.wrong, report.named) == (2, 0, [])
 
 
 async def test_a_damaged_copy_is_named_and_not_flipped(fleet: Fleet) -> None:

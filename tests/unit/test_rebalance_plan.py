@@ -89,6 +89,8 @@ def test_what_was_added_can_be_taken_back() -> None:
         (lambda t: plan.reweight(t, {0: 0}), "weight 0; allowed are 1-65535"),
         (lambda t: plan.add(t, 0), "weight 0"),
         (lambda t: plan.split(t, [1], 7), "there is no shard 7"),
+        (lambda t: plan.split(t, [], None), "at least one"),
+        (lambda t: plan.split(t, [], 1), "at least one"),
         (lambda t: plan.split(t, [4096], None), "slots are 0-4095"),
         (lambda t: plan.reverse(t, None), "no rebalance yet"),
         (lambda t: make_plan(Kind.REWEIGHT, t, plan.reweight(t, {}), {}), "nothing would move"),

@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -212,5 +213,7 @@ def _unwrapped(docstring: str) -> str:
 
 
 def _console(*, stderr: bool = False) -> Console:
-    console = Console(stderr=stderr, highlight=False)
-    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=_WIDTH_PIPED)
+    # what callers, files and stores say is printed as it is: brackets are no markup, and :names: no pictures
+    plain = partial(Console, stderr=stderr, highlight=False, markup=False, emoji=False)
+    console = plain()
+    return console if console.is_terminal else plain(width=_WIDTH_PIPED)

@@ -128,12 +128,12 @@ def _progress(facts: Table, value: Progress) -> None:
         facts.add_row("Mover", Text(what, style="yellow"))
         return
     left = "" if value.remaining_s is None else f", about {duration(value.remaining_s)} left"
-    facts.add_row("Mover", f"{value.phase}{left}  [dim]{value.mover}[/dim]")
+    facts.add_row("Mover", Text.assemble(value.phase, left, "  ", (value.mover, "dim")))
     facts.add_row("Throttle", f"{value.throttle_rows_per_s:,.0f} orders/s: {value.throttle_reason}")
     states = Counter(value.slot_states.values())
     under_way = ", ".join(f"{count} {name}" for name, count in sorted(states.items()))
     if under_way:
-        facts.add_row("Under way", f"{under_way}  [dim]{_slots(sorted(value.slot_states))}[/dim]")
+        facts.add_row("Under way", Text.assemble(under_way, "  ", (_slots(sorted(value.slot_states)), "dim")))
     if value.waiting_for:
         facts.add_row("Waits for", Text(", ".join(value.waiting_for), style="yellow"))
 
