@@ -43,7 +43,7 @@ class Term:
         self._at: Final = at
         self._tell: Final = tell
         self._home: Final = Home(fleet.home, record.attempt, at)
-        self._throttle: Final = Throttle(record.options)
+        self._throttle: Final = Throttle(record.options, is_wanted=self._is_wanted_further)
         self._parts: Final[dict[int, Part]] = {}
         self._gates: Final[dict[int, Gates]] = {}
         self._sealing: Final = Sealing(self._parts, at)
@@ -219,13 +219,13 @@ class Term:
         return self._record.state is State.RUNNING and not self._is_stopping
 
     def _is_wanted_further(self) -> bool:
-        """Tells whether slots under way are to be finished, rather than left."""
+        """Tells whether slots under way are to be finished, rather than left.
+
+        A cancel that does not undo has them finished, but not while callers feel so much that nothing is copied.
+        """
         record = self._record
-        return (
-            record.is_open
-            and not self._is_stopping
-            and not (record.state is State.CANCELLING and record.undo_under_way)
-        )
+        is_finishing = record.state is State.CANCELLING and not record.undo_under_way and self._throttle.rate > 0
+        return self._is_wanted() or (is_finishing and not self._is_stopping)
 
     # ------------------------------------------------------------------------------------------------------- ending
 
@@ -270,7 +270,7 @@ class Term:
         revision = 0
         while True:
             with suppress(StoreError, Deposed):
-                await self._home.record()
+                self._throttle.follow((await self._home.record()).options)
                 self._throttle.observe(felt_of([one for gates in self._gates.values() for one in gates.told()]))
                 revision = await self._publish(revision)
             await asyncio.sleep(_TICK_S)

@@ -1,0 +1,167 @@
+"""What operators say to a mover that waits, for callers or for workers, is heard."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import pytest
+import pytest_asyncio
+
+from shards.assembly import StorageSettings, open_fleet
+from shards.keys import slot_and_tag
+from shards.leases import SCOPE, Lease, SlotStatesWriter, Telemetry
+from shards.rebalance import commands
+from shards.rebalance.fleet import Fleet, part_of
+from shards.rebalance.home import Book
+from shards.rebalance.mover import Mover
+from shards.rebalance.progress import Progress
+from shards.rebalance.record import Command, Kind, Options, State
+from shards.stores.embedded import prepare
+from shards.topology import Topology
+from shards.topology_store import TopologyStore
+from tests.support.rebalances import begin, record_of, topology_of
+from tests.support.rows import new_row
+from tests.support.waiting import until
+
+CUSTOMERS: Final = [f"customer {n}" for n in range(100)]
+SLOTS: Final = frozenset(slot_and_tag(customer)[0] for customer in CUSTOMERS)
+FELT_MS: Final = 200.0
+SLOWLY: Final = Options(rows_per_s_max=1)
+"""What is read is read back after so many seconds as it has rows."""
+NEVER: Final = Options(rows_per_s_max=1, keep_p99_ms=10)
+"""What callers do not get, before anything has moved."""
+ENOUGH: Final = Options(keep_p99_ms=1_000)
+AHEAD: Final = 1 << 40
+"""A revision, and an epoch, that a worker would confirm anything with."""
+
+
+@pytest_asyncio.fixture
+async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
+    """A data directory of two shards with some orders on each."""
+    os.close(prepare(tmp_path / "data", 2))
+    fleet = await open_fleet(StorageSettings(data_dir=tmp_path / "data"))
+    topology = await TopologyStore(fleet.home).create(Topology.initial(2))
+    rows = [new_row(customer) for customer in CUSTOMERS for _ in range(10)]
+    for shard in (0, 1):
+        mine = [row for row in rows if topology.slot_shards[row.key.slot] == shard]
+        await (await part_of(fleet, shard)).copies.place(mine, {})
+    await fleet.prepare(2)
+    yield fleet
+    await fleet.close()
+
+
+@asynccontextmanager
+async def worker(fleet: Fleet, *shards: int) -> AsyncIterator[None]:
+    """A worker with a lease on these shards, which confirms whatever is asked and whose callers are hurt."""
+    lease = Lease("w", AHEAD, AHEAD, telemetry=Telemetry(FELT_MS, 0.0, 100))
+
+    async def renew() -> None:
+        revision = 1
+        while True:
+            for shard in shards:
+                facts = (await part_of(fleet, shard)).facts
+                if revision == 1:
+                    await facts.create(SCOPE, lease.fact_name, lease.to_fact(revision))
+                else:
+                    await facts.replace(SCOPE, lease.fact_name, revision - 1, lease.to_fact(revision))
+            revision += 1
+            is_there.set()
+            await asyncio.sleep(0.5)  # sleep: the interval of a renewal
+
+    is_there = asyncio.Event()
+    renewing = asyncio.ensure_future(renew())
+    await is_there.wait()
+    try:
+        yield
+    finally:
+        renewing.cancel()
+        await asyncio.wait((renewing,))
+
+
+async def progress(fleet: Fleet) -> Progress | None:
+    """What a mover told last."""
+    return (await commands.look(fleet)).progress
+
+
+async def paused(fleet: Fleet) -> set[int]:
+    """The slots that nobody serves."""
+    parts = [await part_of(fleet, info.id) for info in (await topology_of(fleet)).shards]
+    return {slot for part in parts for slot in (await SlotStatesWriter(part.facts).read()).paused}
+
+
+async def waiting(fleet: Fleet, options: Options = NEVER) -> tuple[Mover, asyncio.Future[object]]:
+    """A mover that waits in the middle of its first copies: until callers feel less, which they never do."""
+
+    def waits(told: Progress | None) -> bool:
+        least = 1 if options is SLOWLY else 0
+        return told is not None and bool(told.slot_states) and told.throttle_rows_per_s == least
+
+    await begin(fleet, Kind.ADD, slots=SLOTS, options=options)
+    mover = Mover(fleet)
+    running = asyncio.ensure_future(mover.run(stays=False))
+    await until(lambda: progress(fleet), waits)
+    return mover, running
+
+
+async def is_done(fleet: Fleet) -> bool:
+    """Whether all has moved, and is served."""
+    record = await record_of(fleet)
+    return record.state is State.DONE and not record.remaining(await topology_of(fleet)) and not await paused(fleet)
+
+
+async def test_a_mover_that_waits_for_callers_is_paused_and_resumed_with_another_limit(fleet: Fleet) -> None:
+    """The remedy that the throttle names works: paused, the mover leaves, and resumed it goes by the new limit."""
+    async with worker(fleet, 0, 1, 2):
+        _, running = await waiting(fleet)
+        await commands.tell(fleet, Command.PAUSE, "ann")
+        async with asyncio.timeout(30):
+            await running
+        assert (await record_of(fleet)).state is State.PAUSED
+        await commands.tell(fleet, Command.RESUME, "ann", options=ENOUGH)
+        async with asyncio.timeout(30):
+            await Mover(fleet).run(stays=False)
+    assert await is_done(fleet)
+
+
+async def test_a_limit_that_is_changed_between_two_looks_of_the_mover_counts(fleet: Fleet) -> None:
+    """A mover that never saw the pause goes on by the options of the resume."""
+    async with worker(fleet, 0, 1, 2):
+        _, running = await waiting(fleet)
+        found = await Book(fleet.home).read()
+        assert found is not None
+        attempt = found[1].attempt
+        resumed = found[1].after(Command.PAUSE, "ann").after(Command.RESUME, "ann")
+        assert await Book(fleet.home).replace(found[0], replace(resumed, options=ENOUGH))
+        async with asyncio.timeout(30):
+            await running
+    assert await is_done(fleet)
+    assert (await record_of(fleet)).attempt == attempt
+
+
+@pytest.mark.parametrize("options", [NEVER, SLOWLY])
+async def test_a_mover_that_waits_is_stopped(fleet: Fleet, options: Options) -> None:
+    """Asked to leave, a mover does not wait for callers, nor for its turn; all is left to the next one."""
+    async with worker(fleet, 0, 1, 2):
+        mover, running = await waiting(fleet, options)
+        mover.stop()
+        async with asyncio.timeout(30):
+            await running
+    assert (await record_of(fleet)).state is State.RUNNING
+    assert not await paused(fleet)
+
+
+@pytest.mark.parametrize("undo", [True, False])
+async def test_a_mover_that_waits_for_callers_is_cancelled(fleet: Fleet, *, undo: bool) -> None:
+    """Cancelled, a mover leaves the slots that wait for callers where they are, whether or not it was to undo them."""
+    async with worker(fleet, 0, 1, 2):
+        _, running = await waiting(fleet)
+        await commands.tell(fleet, Command.CANCEL, "ann", undo=undo)
+        async with asyncio.timeout(30):
+            await running
+    record = await record_of(fleet)
+    assert (record.state, record.moved(await topology_of(fleet))) == (State.CANCELLED, ())
+    assert not await paused(fleet)
