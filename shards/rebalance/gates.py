@@ -193,7 +193,11 @@ class Gates:
 
     async def known(self, epoch: int) -> None:
         """Returns when no worker acts any more under a topology before ``epoch``."""
-        await self._until(lambda: not self._watch.behind(epoch))
+        await self._until(lambda: self.is_known(epoch))
+
+    def is_known(self, epoch: int) -> bool:
+        """Tells whether that was so at the last look."""
+        return not self._watch.behind(epoch)
 
     async def workers(self) -> frozenset[str]:
         """Returns the workers whose leases have not ended. Raises ``StoreError``."""

@@ -85,8 +85,7 @@ class Term:
             await asyncio.wait((work, *helpers))
 
     async def _work(self) -> None:
-        if self._record.state is State.RUNNING:
-            await self._workers_everywhere()
+        if await self._workers_everywhere():
             await self._move_all()
         await self._finish()
         with suppress(StoreError):
@@ -144,22 +143,23 @@ class Term:
 
         await self._home.change("add shard", add)
 
-    async def _workers_everywhere(self) -> None:
-        """Returns when every worker that serves any shard has a lease on every shard that slots go to."""
+    async def _workers_everywhere(self) -> bool:
+        """Returns when every worker that serves any shard has a lease on every shard that slots go to.
+
+        False as soon as nothing is to be moved any more.
+        """
         targets = {move.target for move in self._record.moves}
         self._phase = "waiting for every worker to open the shards"
-        while True:
+        while self._is_wanted():
             with suppress(StoreError):
                 topology = await self._home.topology()
                 workers = {shard: await gates.workers() for shard, gates in self._gates.items()}
                 everyone = frozenset().union(*workers.values())
-                if all(everyone <= workers[shard] for shard in targets):
-                    for gates in self._gates.values():
-                        await gates.known(topology.epoch)
-                    return
+                is_known = all(gates.is_known(topology.epoch) for gates in self._gates.values())
+                if is_known and all(everyone <= workers[shard] for shard in targets):
+                    return True
             await asyncio.sleep(_WORKERS_S)
-            if self._is_stopping:
-                return
+        return False
 
     # ------------------------------------------------------------------------------------------------------- moving
 

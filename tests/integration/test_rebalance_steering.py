@@ -55,9 +55,9 @@ async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
 
 
 @asynccontextmanager
-async def worker(fleet: Fleet, *shards: int) -> AsyncIterator[None]:
+async def worker(fleet: Fleet, *shards: int, epoch: int = AHEAD) -> AsyncIterator[None]:
     """A worker with a lease on these shards, which confirms whatever is asked and whose callers are hurt."""
-    lease = Lease("w", AHEAD, AHEAD, telemetry=Telemetry(FELT_MS, 0.0, 100))
+    lease = Lease("w", AHEAD, epoch, telemetry=Telemetry(FELT_MS, 0.0, 100))
 
     async def renew() -> None:
         revision = 1
@@ -165,3 +165,24 @@ async def test_a_mover_that_waits_for_callers_is_cancelled(fleet: Fleet, *, undo
     record = await record_of(fleet)
     assert (record.state, record.moved(await topology_of(fleet))) == (State.CANCELLED, ())
     assert not await paused(fleet)
+
+
+@pytest.mark.parametrize(("shards", "epoch"), [((0,), AHEAD), ((0, 1, 2), 0)])
+async def test_a_mover_that_waits_for_a_worker_to_open_a_shard_is_cancelled(
+    fleet: Fleet, shards: tuple[int, ...], epoch: int
+) -> None:
+    """A worker that never opens the new shard, or hears of it, keeps slots from moving, and nobody from cancelling."""
+
+    async def phase() -> str:
+        told = await progress(fleet)
+        return "" if told is None else told.phase
+
+    async with worker(fleet, *shards, epoch=epoch):
+        await begin(fleet, Kind.ADD, slots=SLOTS)
+        running = asyncio.ensure_future(Mover(fleet).run(stays=False))
+        await until(phase, lambda now: "every worker" in now)
+        await commands.tell(fleet, Command.CANCEL, "ann")
+        async with asyncio.timeout(30):
+            await running
+    record = await record_of(fleet)
+    assert (record.state, record.moved(await topology_of(fleet))) == (State.CANCELLED, ())
