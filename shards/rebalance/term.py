@@ -239,6 +239,8 @@ class Term:
         record = await self._home.record()
         topology = await self._home.topology()
         remaining = record.remaining(topology)
+        if record.state is State.RUNNING and len(remaining) > record.stuck_count:
+            return  # it was paused and resumed meanwhile: the next attempt moves what this one has left
         if record.state is State.RUNNING and remaining:
             told = f"{len(remaining)} slots are stuck"
             await self._home.note("finish", lambda record: record.after(Command.PAUSE, "mover", told))

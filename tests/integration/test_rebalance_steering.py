@@ -19,7 +19,7 @@ from shards.rebalance.fleet import Fleet, part_of
 from shards.rebalance.home import Book
 from shards.rebalance.mover import Mover
 from shards.rebalance.progress import Progress
-from shards.rebalance.record import Command, Kind, Options, State
+from shards.rebalance.record import Command, Kind, Options, RebalanceRecord, State
 from shards.stores.embedded import prepare
 from shards.topology import Topology
 from shards.topology_store import TopologyStore
@@ -93,7 +93,18 @@ async def paused(fleet: Fleet) -> set[int]:
     return {slot for part in parts for slot in (await SlotStatesWriter(part.facts).read()).paused}
 
 
-async def waiting(fleet: Fleet, options: Options = NEVER) -> tuple[Mover, asyncio.Future[object]]:
+async def heard(fleet: Fleet) -> None:
+    """Returns when the mover has looked at the record: between two of its tellings it does."""
+
+    async def told_at() -> int:
+        told = await progress(fleet)
+        return 0 if told is None else told.at_unix_ms
+
+    for _ in range(2):
+        await until(told_at, (await told_at()).__ne__)
+
+
+async def waiting(fleet: Fleet, options: Options = NEVER) -> tuple[Mover, asyncio.Future[RebalanceRecord | None]]:
     """A mover that waits in the middle of its first copies: until callers feel less, which they never do."""
 
     def waits(told: Progress | None) -> bool:
@@ -165,6 +176,35 @@ async def test_a_mover_that_waits_for_callers_is_cancelled(fleet: Fleet, *, undo
     record = await record_of(fleet)
     assert (record.state, record.moved(await topology_of(fleet))) == (State.CANCELLED, ())
     assert not await paused(fleet)
+
+
+async def test_slots_that_a_pause_left_move_when_it_is_resumed_while_others_are_still_under_way(fleet: Fleet) -> None:
+    """Nothing is called stuck that a pause has left: resumed before all sources rested, each slot moves."""
+    held: list[asyncio.Event] = []
+
+    async def at(reached: str) -> None:
+        if reached == "before index and place" and len(held) < 2:
+            held.append(asyncio.Event())
+            await held[-1].wait()
+
+    async def slots_under_way() -> int:
+        told = await progress(fleet)
+        return 0 if told is None else len(told.slot_states)
+
+    await begin(fleet, Kind.ADD, slots=SLOTS)
+    running = asyncio.ensure_future(Mover(fleet, at=at).run(stays=False))
+    await until(slots_under_way, lambda _: len(held) == 2)
+    await commands.tell(fleet, Command.PAUSE, "ann")
+    await heard(fleet)
+    both = await slots_under_way()
+    held[0].set()
+    await until(slots_under_way, lambda now: now < both)
+    await commands.tell(fleet, Command.RESUME, "ann")
+    await heard(fleet)
+    held[1].set()
+    async with asyncio.timeout(30):
+        await running
+    assert await is_done(fleet)
 
 
 @pytest.mark.parametrize(("shards", "epoch"), [((0,), AHEAD), ((0, 1, 2), 0)])
