@@ -1,9 +1,11 @@
-"""What operators say to a mover that waits, for callers or for workers, is heard."""
+"""A mover hears what operators say while it waits, for callers or for workers, and when nobody looks at it any more."""
 
 import asyncio
 import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -17,14 +19,17 @@ from shards.leases import SCOPE, Lease, SlotStatesWriter, Telemetry
 from shards.rebalance import commands
 from shards.rebalance.fleet import Fleet, part_of
 from shards.rebalance.home import Book
+from shards.rebalance.leader import leading
 from shards.rebalance.mover import Mover
 from shards.rebalance.progress import Progress
 from shards.rebalance.record import Command, Kind, Options, RebalanceRecord, State
 from shards.stores.embedded import prepare
 from shards.topology import Topology
 from shards.topology_store import TopologyStore
+from tests.support.foreground_mover import PAUSED
 from tests.support.rebalances import begin, record_of, topology_of
 from tests.support.rows import new_row
+from tests.support.server_process import ROOT
 from tests.support.waiting import until
 
 CUSTOMERS: Final = [f"customer {n}" for n in range(100)]
@@ -226,3 +231,46 @@ async def test_a_mover_that_waits_for_a_worker_to_open_a_shard_is_cancelled(
             await running
     record = await record_of(fleet)
     assert (record.state, record.moved(await topology_of(fleet))) == (State.CANCELLED, ())
+
+
+async def in_foreground(data_dir: Path, how: str, *words: str) -> None:
+    """Runs a mover whose view goes while slots are paused, to its end."""
+    command = [sys.executable, "-m", "tests.support.foreground_mover", how, "run", "--data-dir", str(data_dir), *words]
+    reader, writer = os.pipe()
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    with ExitStack() as reading:
+        reading.callback(os.close, reader)
+        try:
+            async with asyncio.timeout(60):
+                assert process.stderr is not None
+                if how == "unread":
+                    assert await process.stderr.readline() == PAUSED
+                    reading.close()
+                await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+
+@pytest.mark.parametrize(("how", "words"), [("unread", ()), ("unread", ("--json",)), ("hangup", ())])
+async def test_a_mover_whose_view_goes_leaves_nothing_paused(
+    fleet: Fleet, tmp_path: Path, how: str, words: tuple[str, ...]
+) -> None:
+    """When its reader or its terminal goes, a mover finishes the slots that are paused and leaves, as on Ctrl-C."""
+    await begin(fleet, Kind.ADD, slots=SLOTS)
+    await in_foreground(tmp_path / "data", how, *words)
+    assert not await paused(fleet)
+    record, topology = await record_of(fleet), await topology_of(fleet)
+    assert record.state is State.RUNNING
+    assert record.moved(topology)
+    assert record.remaining(topology)
+    assert await leading(fleet.home) is None
+
+
+async def test_a_mover_that_nohup_keeps_works_on_without_its_terminal(fleet: Fleet, tmp_path: Path) -> None:
+    """Whoever has started a mover to outlive the terminal finds the work done."""
+    await begin(fleet, Kind.ADD, slots=SLOTS)
+    await in_foreground(tmp_path / "data", "nohup")
+    assert await is_done(fleet)
