@@ -25,7 +25,7 @@ from shards.rebalance.home import Home
 from shards.rebalance.pausing import Pause
 from shards.rebalance.record import Move, Stuck
 from shards.rebalance.sealing import Sealing
-from shards.rebalance.throttle import Throttle
+from shards.rebalance.throttle import Throttle, Unwanted
 from shards.topology import Topology
 
 SMALL_ROWS: Final = 32
@@ -108,13 +108,15 @@ class Batch:
     async def run(self, is_wanted: Callable[[], bool]) -> Outcome:
         """Moves the slots; ``is_wanted`` is asked before they are paused, False leaves them where they are.
 
+        It is asked while they wait for anything, too, by the throttle and here.
         A store that fails is tried again a few times, one that is away more often; then its slots are stuck. Raises
         ``Deposed``.
         """
         failed = away = 0
         while True:
             try:
-                await self._once(is_wanted)
+                with suppress(Unwanted):
+                    await self._once(is_wanted)
             except StoreError as error:
                 # whatever was paused is open again: see _under_pause
                 is_away = isinstance(error, Unavailable)
@@ -150,7 +152,7 @@ class Batch:
             if not is_wanted():
                 return
             self.state = "waiting for workers"
-            await self._gates.steady()
+            await self._gates.steady(is_wanted)
             await self._little_felt()
             some = left[: self._gates.together.slots]
             await self._copy(self._slots(some))

@@ -173,9 +173,12 @@ class Gates:
                 pass  # the store is away: nothing can be paused, and who waits goes on waiting
             await asyncio.sleep(_IDLE_LOOK_S)
 
-    async def steady(self) -> None:
-        """Returns when every worker has renewed its lease lately, so that a pause will soon be confirmed."""
-        while True:
+    async def steady(self, is_wanted: Callable[[], bool] = lambda: True) -> None:
+        """Returns when every worker has renewed its lease lately, so that a pause will soon be confirmed.
+
+        Also as soon as ``is_wanted`` is False: then nothing is to be paused.
+        """
+        while is_wanted():
             now_s = self._clock_s()
             if self._watched_since is not None:
                 leases = self._watch.leases.values()
@@ -190,7 +193,11 @@ class Gates:
 
     async def known(self, epoch: int) -> None:
         """Returns when no worker acts any more under a topology before ``epoch``."""
-        await self._until(lambda: not self._watch.behind(epoch))
+        await self._until(lambda: self.is_known(epoch))
+
+    def is_known(self, epoch: int) -> bool:
+        """Tells whether that was so at the last look."""
+        return not self._watch.behind(epoch)
 
     async def workers(self) -> frozenset[str]:
         """Returns the workers whose leases have not ended. Raises ``StoreError``."""

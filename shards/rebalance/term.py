@@ -43,7 +43,7 @@ class Term:
         self._at: Final = at
         self._tell: Final = tell
         self._home: Final = Home(fleet.home, record.attempt, at)
-        self._throttle: Final = Throttle(record.options)
+        self._throttle: Final = Throttle(record.options, is_wanted=self._is_wanted_further)
         self._parts: Final[dict[int, Part]] = {}
         self._gates: Final[dict[int, Gates]] = {}
         self._sealing: Final = Sealing(self._parts, at)
@@ -85,8 +85,7 @@ class Term:
             await asyncio.wait((work, *helpers))
 
     async def _work(self) -> None:
-        if self._record.state is State.RUNNING:
-            await self._workers_everywhere()
+        if await self._workers_everywhere():
             await self._move_all()
         await self._finish()
         with suppress(StoreError):
@@ -144,22 +143,23 @@ class Term:
 
         await self._home.change("add shard", add)
 
-    async def _workers_everywhere(self) -> None:
-        """Returns when every worker that serves any shard has a lease on every shard that slots go to."""
+    async def _workers_everywhere(self) -> bool:
+        """Returns when every worker that serves any shard has a lease on every shard that slots go to.
+
+        False as soon as nothing is to be moved any more.
+        """
         targets = {move.target for move in self._record.moves}
         self._phase = "waiting for every worker to open the shards"
-        while True:
+        while self._is_wanted():
             with suppress(StoreError):
                 topology = await self._home.topology()
                 workers = {shard: await gates.workers() for shard, gates in self._gates.items()}
                 everyone = frozenset().union(*workers.values())
-                if all(everyone <= workers[shard] for shard in targets):
-                    for gates in self._gates.values():
-                        await gates.known(topology.epoch)
-                    return
+                is_known = all(gates.is_known(topology.epoch) for gates in self._gates.values())
+                if is_known and all(everyone <= workers[shard] for shard in targets):
+                    return True
             await asyncio.sleep(_WORKERS_S)
-            if self._is_stopping:
-                return
+        return False
 
     # ------------------------------------------------------------------------------------------------------- moving
 
@@ -219,13 +219,13 @@ class Term:
         return self._record.state is State.RUNNING and not self._is_stopping
 
     def _is_wanted_further(self) -> bool:
-        """Tells whether slots under way are to be finished, rather than left."""
+        """Tells whether slots under way are to be finished, rather than left.
+
+        A cancel that does not undo has them finished, but not while callers feel so much that nothing is copied.
+        """
         record = self._record
-        return (
-            record.is_open
-            and not self._is_stopping
-            and not (record.state is State.CANCELLING and record.undo_under_way)
-        )
+        is_finishing = record.state is State.CANCELLING and not record.undo_under_way and self._throttle.rate > 0
+        return self._is_wanted() or (is_finishing and not self._is_stopping)
 
     # ------------------------------------------------------------------------------------------------------- ending
 
@@ -239,6 +239,8 @@ class Term:
         record = await self._home.record()
         topology = await self._home.topology()
         remaining = record.remaining(topology)
+        if record.state is State.RUNNING and len(remaining) > record.stuck_count:
+            return  # it was paused and resumed meanwhile: the next attempt moves what this one has left
         if record.state is State.RUNNING and remaining:
             told = f"{len(remaining)} slots are stuck"
             await self._home.note("finish", lambda record: record.after(Command.PAUSE, "mover", told))
@@ -270,7 +272,7 @@ class Term:
         revision = 0
         while True:
             with suppress(StoreError, Deposed):
-                await self._home.record()
+                self._throttle.follow((await self._home.record()).options)
                 self._throttle.observe(felt_of([one for gates in self._gates.values() for one in gates.told()]))
                 revision = await self._publish(revision)
             await asyncio.sleep(_TICK_S)

@@ -35,6 +35,7 @@ ENOUGH_PER_S: Final = 35.0
 _WAIT_S: Final = 3.0  # stopped: so long nothing is copied before it is tried again at the lowest rate
 _LONG_S: Final = 30.0  # stopped for so long: what callers feel is what they usually feel
 _BURST_S: Final = 0.1  # the bucket of tokens holds so much of a second
+_LOOK_S: Final = 0.25  # between two looks, while waiting, whether it is still wanted
 
 
 def with_room_ms(usual_ms: float) -> int:
@@ -61,22 +62,38 @@ def felt_of(told: Sequence[Telemetry]) -> Felt | None:
     return Felt(max(one.p99_ms for one in enough), max(one.error_rate for one in told))
 
 
+class Unwanted(Exception):
+    """What was to be copied is not wanted any more. None of it is paused."""
+
+
 class Throttle:
     """The rate of copying, and who may copy how much when."""
 
-    def __init__(self, options: Options, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        options: Options,
+        clock: Callable[[], float] = time.monotonic,
+        is_wanted: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """``is_wanted``: asked before rows are let through, and again and again while they wait."""
         self._options = options
         self._clock = clock
-        self._most = min(RATE_MAX, float(options.rows_per_s_max or RATE_MAX))
-        self._rate = min(RATE_FIRST, self._most) if options.keep_p99_ms is not None else self._most
-        self._stopped_until = 0.0
-        self._cut_at = -math.inf
+        self._is_wanted = is_wanted
         self._is_felt = False
-        self._waits_since: float | None = None
         self._tokens = 0.0
         self._filled_at = clock()
-        self.reason = "starting"
+        self.reason: str
         """Why the rate is what it is; one line for the operator."""
+        self._begin()
+
+    def _begin(self) -> None:
+        keep_p99, most = self._options.keep_p99_ms, self._options.rows_per_s_max
+        self._most = min(RATE_MAX, float(most or RATE_MAX))
+        self._rate = min(RATE_FIRST, self._most) if keep_p99 is not None else self._most
+        self._stopped_until = 0.0
+        self._cut_at = -math.inf
+        self._waits_since: float | None = None
+        self.reason = "starting"
 
     def __repr__(self) -> str:
         return f"Throttle({self._rate:.0f} rows/s, {self.reason})"
@@ -90,6 +107,12 @@ class Throttle:
     def is_felt(self) -> bool:
         """Whether callers felt more than they are to, when that was last told."""
         return self._is_felt
+
+    def follow(self, options: Options) -> None:
+        """Begins anew where these options are others than before."""
+        if options != self._options:
+            self._options = options
+            self._begin()
 
     def observe(self, felt: Felt | None) -> None:
         """Takes in what callers feel now; to be called about once a second. None: no worker has told yet."""
@@ -113,8 +136,8 @@ class Throttle:
             self.reason = f"{told}: at full rate" if self._rate == self._most else f"{told}: speeding up"
 
     async def take(self, rows: int) -> None:
-        """Returns when so many rows may be copied."""
-        while True:
+        """Returns when so many rows may be copied. Raises ``Unwanted``."""
+        while self._is_wanted():
             now = self._clock()
             rate = self.rate
             # a call may take more than a burst holds; then the bucket goes below zero, and the next one waits longer
@@ -123,7 +146,8 @@ class Throttle:
             if rate and self._tokens > 0:
                 self._tokens -= rows
                 return
-            await asyncio.sleep(min(0.25, -self._tokens / rate + 0.001) if rate else 0.25)
+            await asyncio.sleep(min(_LOOK_S, -self._tokens / rate + 0.001) if rate else _LOOK_S)
+        raise Unwanted
 
     def _cut(self, why: str, felt: Felt) -> None:
         now = self._clock()

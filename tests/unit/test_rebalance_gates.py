@@ -181,6 +181,18 @@ def test_a_silent_worker_is_waited_for_before_anything_is_paused() -> None:
     assert waited > 1
 
 
+def test_nobody_waits_for_a_silent_worker_before_what_is_not_wanted() -> None:
+    """When nothing is to be paused any more, whoever waits for the workers goes on, though none has renewed."""
+
+    async def main() -> float:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        await gates_over(MemoryFacts()).steady(lambda: clock() - began < 20)  # nobody looks at its leases
+        return clock() - began
+
+    assert 20 <= run(main()) < 21
+
+
 def test_a_change_is_made_until_it_has_certainly_won() -> None:
     """Answers that are lost, and stores that fail, do not end a change; a higher attempt does."""
 

@@ -2,12 +2,13 @@
 
 import asyncio
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shards.leases import Telemetry
 from shards.rebalance.record import Options
-from shards.rebalance.throttle import RATE_FIRST, RATE_MAX, RATE_MIN, Felt, Throttle, felt_of
+from shards.rebalance.throttle import RATE_FIRST, RATE_MAX, RATE_MIN, Felt, Throttle, Unwanted, felt_of
 from tests.simulation.virtual_time import run
 
 CALM, HURT = Felt(10, 0.0), Felt(200, 0.0)
@@ -67,6 +68,22 @@ def test_it_waits_and_goes_on_by_itself() -> None:
     assert told.rate == RATE_MIN
     told.observe(CALM)
     assert told.rate == 2 * RATE_MIN
+
+
+def test_other_options_begin_anew_and_the_same_ones_change_nothing() -> None:
+    """Options that an operator has changed count at once, also for who waits; told again they change nothing."""
+    clock = Clock()
+    told = throttle(clock, 60)
+    told.observe(HURT)
+    told.follow(Options(keep_p99_ms=50, rows_per_s_max=60))
+    assert told.rate == 0
+    assert "waiting" in told.reason
+    told.follow(Options(keep_p99_ms=500))
+    assert told.rate == RATE_FIRST
+    told.observe(HURT)
+    assert "speeding up" in told.reason
+    told.follow(Options())
+    assert told.rate == RATE_MAX
 
 
 def test_who_waits_for_long_is_told_what_would_go_on() -> None:
@@ -140,3 +157,21 @@ def test_rows_are_let_through_at_the_rate() -> None:
         return asyncio.get_running_loop().time() - began
 
     assert 9.0 < run(take()) < 10.5
+
+
+def test_nothing_is_let_through_nor_waits_that_is_not_wanted() -> None:
+    """Whoever waits for his turn is sent away as soon as what he would copy is not wanted, and who comes then, too."""
+
+    async def take() -> float:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        told = Throttle(Options(rows_per_s_max=1), clock, lambda: clock() - began < 20)
+        await told.take(250)  # more than comes in a minute
+        with pytest.raises(Unwanted):
+            await told.take(250)
+        waited = clock() - began
+        with pytest.raises(Unwanted):
+            await told.take(0)
+        return waited
+
+    assert 20 <= run(take()) < 21

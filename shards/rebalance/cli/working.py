@@ -6,8 +6,8 @@ import asyncio
 import logging
 import signal
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from rich.live import Live
@@ -44,28 +44,49 @@ class _Messages(logging.Handler):
 
 
 async def work(session: Session, fleet: Fleet, *, stays: bool = False) -> ExitCode:
-    """Runs a mover until the rebalance is over; Ctrl-C lets it finish the slots under way and leave."""
+    """Runs a mover until the rebalance is over; Ctrl-C lets it finish the slots under way and leave.
+
+    So does whatever takes the view away: a terminal that is closed, a reader who has seen enough.
+    """
     told: list[Progress] = []
 
     def tell(progress: Progress) -> None:
         told[:] = [progress]
         if session.as_json:
-            session.print("", forms.progress(progress))
+            try:
+                session.print("", forms.progress(progress))
+            except OSError:  # nobody reads any more: what is printed at the end says so
+                mover.stop()
 
     mover = Mover(fleet, tell=tell)
     messages = _Messages()
     logging.getLogger("crest.rebalance").addHandler(messages)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, mover.stop)
-    running = asyncio.ensure_future(mover.run(stays=stays))
     try:
-        await _follow(session, fleet, running, messages, told)
+        with _heard(mover):
+            running = asyncio.ensure_future(mover.run(stays=stays))
+            try:
+                await _follow(session, fleet, running, messages, told)
+            finally:  # whatever became of the view, no slot is left paused
+                mover.stop()
+                await asyncio.wait((running,))
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
         logging.getLogger("crest.rebalance").removeHandler(messages)
     return await _ended(session, fleet, running.result(), stays=stays)
+
+
+@contextmanager
+def _heard(mover: Mover) -> Iterator[None]:
+    """Lets the signals that ask a process to leave stop the mover; one that ``nohup`` keeps hears of no terminal."""
+    is_kept = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    numbers = (signal.SIGINT, signal.SIGTERM) if is_kept else (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    loop = asyncio.get_running_loop()
+    for number in numbers:
+        loop.add_signal_handler(number, mover.stop)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
 
 
 async def watch(session: Session, fleet: Fleet) -> None:
