@@ -44,9 +44,9 @@ def behaviour(tmp_path: Path) -> Path:
 def start(behaviour: Path) -> Start:
     """Starts a supervisor with settings changed."""
 
-    def start(**changes: object) -> ServerProcess:
+    def start(*arguments: str, **changes: object) -> ServerProcess:
         environ = Launch(config=replace(CONFIG, **changes)).environ({"CREST_TEST_BEHAVIOUR": str(behaviour)})  # type: ignore[arg-type]  # settings by name
-        return ServerProcess([sys.executable, "-m", "tests.support.trivial_server"], environ)
+        return ServerProcess([sys.executable, "-m", "tests.support.trivial_server", *arguments], environ)
 
     return start
 
@@ -154,6 +154,13 @@ def test_boot_failures_stop_the_server(start: Start, behaviour: Path) -> None:
         assert server.wait_exit() == ExitCode.BOOT_FAILED
         assert len(server.logged("a child has ended", child="worker-1", ended="STORE_REFUSED")) == 2
         assert server.logged("a child has ended", child="worker-0")
+
+
+def test_workers_that_cannot_be_executed_stop_the_server(start: Start) -> None:
+    """When workers cannot even be executed the server gives up, and starts nobody for whom it would wait."""
+    with start("no-workers", boot_failures_max=1) as server:
+        assert server.wait_exit() == ExitCode.BOOT_FAILED
+        assert server.logged("a child cannot be started", child="worker-0")
 
 
 def test_crashes_after_ready_do_not_stop_the_server(start: Start, behaviour: Path) -> None:

@@ -1,7 +1,8 @@
 """The real supervisor over children that serve nobody and behave as a test asks.
 
-``python -m tests.support.trivial_server`` is the supervisor; with ``child`` as argument it is one of its children. The
-directory ``CREST_TEST_BEHAVIOUR`` holds a file for each name (``worker-0``, ``exporter``) whose child is to misbehave.
+``python -m tests.support.trivial_server`` is the supervisor; with ``no-workers`` as argument its workers cannot be
+executed, and with ``child`` it is one of its children. The directory ``CREST_TEST_BEHAVIOUR`` holds a file for each
+name (``worker-0``, ``exporter``) whose child is to misbehave.
 """
 
 import os
@@ -52,4 +53,5 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["child"]:
         sys.exit(child())
     command = (sys.executable, "-m", "tests.support.trivial_server", "child")
-    sys.exit(main(Commands(worker=command, exporter=command)))
+    worker = ("/no/such",) if sys.argv[1:] == ["no-workers"] else command
+    sys.exit(main(Commands(worker=worker, exporter=command)))
