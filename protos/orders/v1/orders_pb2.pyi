@@ -62,7 +62,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_REQUEST_UNDECODABLE: _ErrorReason.ValueType  # 1
     """INVALID_ARGUMENT. The bytes are no message of the method's request type: check the caller's stubs."""
     ERROR_REASON_INVALID_REQUEST: _ErrorReason.ValueType  # 2
-    """INVALID_ARGUMENT. One or more fields are bad; all are named in the field violations: correct them."""
+    """INVALID_ARGUMENT. One or more fields are bad; the field violations name them, at least the first: correct them."""
     ERROR_REASON_REQUEST_TOO_LARGE: _ErrorReason.ValueType  # 3
     """INVALID_ARGUMENT. The call is larger than 3 MiB: send it in parts."""
     ERROR_REASON_CALLER_ID_INVALID: _ErrorReason.ValueType  # 4
@@ -130,7 +130,7 @@ ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 ERROR_REASON_REQUEST_UNDECODABLE: ErrorReason.ValueType  # 1
 """INVALID_ARGUMENT. The bytes are no message of the method's request type: check the caller's stubs."""
 ERROR_REASON_INVALID_REQUEST: ErrorReason.ValueType  # 2
-"""INVALID_ARGUMENT. One or more fields are bad; all are named in the field violations: correct them."""
+"""INVALID_ARGUMENT. One or more fields are bad; the field violations name them, at least the first: correct them."""
 ERROR_REASON_REQUEST_TOO_LARGE: ErrorReason.ValueType  # 3
 """INVALID_ARGUMENT. The call is larger than 3 MiB: send it in parts."""
 ERROR_REASON_CALLER_ID_INVALID: ErrorReason.ValueType  # 4
@@ -674,7 +674,7 @@ class Error(_message.Message):
 
     @_builtins.property
     def field_violations(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldViolation]:
-        """Every bad field, with paths relative to the item."""
+        """The bad fields, with paths relative to the item; `violations_omitted` of the metadata counts those not named."""
 
     @_builtins.property
     def retry_delay(self) -> _duration_pb2.Duration:
