@@ -248,6 +248,14 @@ def test_taken_port_is_refused(start: Start, port: int) -> None:
             assert server.logged(f"cannot listen on {HOST} port {port}: Address already in use")
 
 
+@pytest.mark.parametrize("host", ["127.0.0..1", "a" * 64], ids=["empty label", "long label"])
+def test_host_that_can_be_no_name_is_refused(start: Start, host: str) -> None:
+    """A host whose name cannot even be asked for refuses the server with one line that names it."""
+    with start(host=host) as server:
+        assert server.wait_exit() == ExitCode.PORT_TAKEN
+        assert server.logged_about(f"host {host} is no address of this machine: ") == server.lines
+
+
 def test_second_server_is_refused(start: Start) -> None:
     """A second server on the same ports is refused although none of the first one's children listens."""
     with start() as first:
