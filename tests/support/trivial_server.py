@@ -11,7 +11,16 @@ import signal
 import sys
 from pathlib import Path
 
-from server.processes import BEAT, BEAT_INTERVAL_S, READY, ControlReader, ExitCode, Launch, die_with_parent
+from server.processes import (
+    BEAT,
+    BEAT_INTERVAL_S,
+    READY,
+    ControlReader,
+    ExitCode,
+    Launch,
+    die_with_parent,
+    leave_terminal_to_parent,
+)
 from server.supervisor.__main__ import main
 from server.supervisor.loop import Commands
 
@@ -20,6 +29,7 @@ def child() -> int:
     """Plays a child; its behaviour is a word: see the branches."""
     launch = Launch.from_environ(os.environ)
     die_with_parent(launch.parent_pid)
+    leave_terminal_to_parent()
     name = "exporter" if launch.number < 0 else f"worker-{launch.number}"
     told = Path(os.environ["CREST_TEST_BEHAVIOUR"]) / name
     behaviour = told.read_text().strip() if told.exists() else ""
@@ -27,7 +37,6 @@ def child() -> int:
         return ExitCode.STORE_REFUSED
     asked: list[int] = []
     signal.signal(signal.SIGTERM, signal.SIG_IGN if behaviour == "deaf" else lambda number, _: asked.append(number))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if behaviour != "never ready":
         os.write(launch.status_fd, READY)
     if behaviour == "die when ready":
