@@ -163,8 +163,9 @@ RULES: Final[Mapping[Reason, Rule]] = {
     ),
     Reason.STORE_CORRUPT: Rule(
         grpc.StatusCode.DATA_LOSS,
-        "The shard's files are damaged.",
-        "The operator must restore a backup.",
+        "The shard's files are damaged, or what is stored of `order_id` is, or it is of a later release.",
+        "The operator must restore a backup, or end an upgrade.",
+        ("order_id",),
         retry="later",
     ),
     Reason.INTERNAL: Rule(

@@ -108,7 +108,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 18
     """DEADLINE_EXCEEDED. The call's deadline passed: retry with the same request_id and a longer deadline."""
     ERROR_REASON_STORE_CORRUPT: _ErrorReason.ValueType  # 19
-    """DATA_LOSS. The shard's files are damaged: the operator must restore a backup."""
+    """DATA_LOSS. The shard's files, or what they hold of `order_id`, cannot be read: the operator must restore a backup."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 20
     """INTERNAL. A defect of the service, logged there with this call's id: report it."""
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 21
@@ -176,7 +176,7 @@ ERROR_REASON_SHUTTING_DOWN: ErrorReason.ValueType  # 17
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 18
 """DEADLINE_EXCEEDED. The call's deadline passed: retry with the same request_id and a longer deadline."""
 ERROR_REASON_STORE_CORRUPT: ErrorReason.ValueType  # 19
-"""DATA_LOSS. The shard's files are damaged: the operator must restore a backup."""
+"""DATA_LOSS. The shard's files, or what they hold of `order_id`, cannot be read: the operator must restore a backup."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 20
 """INTERNAL. A defect of the service, logged there with this call's id: report it."""
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 21
@@ -827,7 +827,7 @@ class BatchGetOrdersResponse(_message.Message):
 
     @_builtins.property
     def unprocessed_order_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Ids that were not looked up: the answer is full, or their shard did not answer. Ask for these again."""
+        """Ids that were not looked up: the answer is full, or their shard or what it holds failed. Ask for these again."""
 
     def __init__(
         self,
