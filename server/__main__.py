@@ -18,6 +18,7 @@ import typer
 
 from server.app.jsonl import json_line
 from server.config import ENVIRON_PREFIX, Config, ConfigError, load, settings
+from server.domain.errors import OrderError
 from server.processes import ExitCode, Launch
 from server.transport.tls import TlsError
 from server.transport.tls import read as read_certificates
@@ -154,7 +155,7 @@ def _refusing() -> Iterator[None]:
         assembly.TopologyFileWrong
     ) as error:  # a settings file, too: the code that python -m shards.schema has for it
         _refuse(error, ExitCode.USAGE)
-    except StoreError as error:
+    except (StoreError, OrderError) as error:
         _refuse(error, ExitCode.STORE_REFUSED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains on its way out

@@ -39,6 +39,7 @@ from server.processes import (
     Launch,
     State,
     die_with_parent,
+    leave_terminal_to_parent,
 )
 
 REQUESTS_MAX: Final = 8
@@ -161,6 +162,7 @@ def main() -> ExitCode:
     """Serves until the supervisor says to end, or is gone."""
     launch = Launch.from_environ(os.environ)
     die_with_parent(launch.parent_pid)
+    leave_terminal_to_parent()
     config = launch.config
     logs.configure("exporter", config.log_format, config.log_level)
     asked_to_end = threading.Event()
@@ -169,7 +171,6 @@ def main() -> ExitCode:
         asked_to_end.set()
 
     signal.signal(signal.SIGTERM, ask)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the supervisor acts
     workers = Workers()
     try:
         server = HttpServer((config.host.strip("[]"), config.metrics_port), Answers(launch.metrics_dir, workers))

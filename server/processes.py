@@ -171,3 +171,9 @@ def die_with_parent(parent_pid: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent_pid:
         raise SystemExit(ExitCode.CUT)
+
+
+def leave_terminal_to_parent() -> None:
+    """Has this process ignore Ctrl-C and a terminal's end: they reach all processes there, and the supervisor acts."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)

@@ -38,6 +38,7 @@ from server.processes import (
     State,
     beat,
     die_with_parent,
+    leave_terminal_to_parent,
 )
 from server.rpc.admission import Admission, everyone
 from server.rpc.rates import CallerRates
@@ -321,7 +322,7 @@ def main() -> ExitCode:
     faulthandler.enable()  # SIGABRT writes the stacks of all threads
     launch = Launch.from_environ(os.environ)
     die_with_parent(launch.parent_pid)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the supervisor acts
+    leave_terminal_to_parent()
     logs.configure(f"worker-{launch.number}", launch.config.log_format, launch.config.log_level)
     gc.set_threshold(_GC_THRESHOLD)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)

@@ -11,9 +11,12 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from server.app.failures import read_failure_of
+from server.domain.errors import OrderError, Reason
 from server.domain.order import Draft, Line, Order, Transition
 from server.domain.states import Verb
-from shards.contract import Row
+from shards.contract import Row, StoreError
+from shards.keys import format_uuid
 
 _FORMAT: Final = b"\x01"
 _DIGEST_BYTES: Final = 16
@@ -43,11 +46,28 @@ def encode(order: Order) -> bytes:
 
 
 def decode(row: Row) -> Order:
-    """Returns the order that a row keeps. Raises ``ValueError`` for a body of a format this code does not know."""
+    """Returns the order that a row keeps. Raises STORE_CORRUPT ``OrderError`` for a body this code cannot read."""
     if not row.body.startswith(_FORMAT):
-        message = f"order {row.key.order_id.hex()} has format {row.body[:1].hex()!r}, known is {_FORMAT.hex()!r}"
-        raise ValueError(message)
-    return Order(row.key.order_id, row.customer, *_decode(memoryview(row.body)[1:]))
+        raise _unreadable(row, f"has format {row.body[:1].hex()!r}, known is {_FORMAT.hex()!r}")
+    try:
+        return Order(row.key.order_id, row.customer, *_decode(memoryview(row.body)[1:]))
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise _unreadable(row, "is damaged") from error
+
+
+def decode_found(answer: Row | StoreError | None) -> Order | OrderError | None:
+    """Returns what a read of many has found of one: its order, None where there is none, or why it is not known."""
+    if isinstance(answer, StoreError):
+        return read_failure_of(answer)
+    try:
+        return None if answer is None else decode(answer)
+    except OrderError as error:
+        return error
+
+
+def _unreadable(row: Row, why: str) -> OrderError:
+    text = format_uuid(row.key.order_id)
+    return OrderError(Reason.STORE_CORRUPT, f"what is stored of order {text} {why}", metadata={"order_id": text})
 
 
 def draft_digest(draft: Draft) -> bytes:

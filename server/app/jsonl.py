@@ -17,7 +17,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def json_line(row: Row) -> bytes:
-    """Returns the line of a row, its end included. Raises ``ValueError`` as ``codec.decode`` does."""
+    """Returns the line of a row, its end included. Raises ``OrderError`` as ``codec.decode`` does."""
     order = codec.decode(row)
     transitions = order.transitions
     line = {

@@ -41,6 +41,7 @@ class Query(NamedTuple):
 async def list_page(router: Router, query: Query, deadline: float, fits: Callable[[Order], bool]) -> Page:
     """Returns one page. Raises ``OrderError`` (INVALID_REQUEST, PAGE_TOKEN_INVALID, or that of the store).
 
+    An order that cannot be read fails the page, and is named: without it the page would not be what it says.
     ``fits`` is asked once for each order, in order, whether the answer has room for it; it has for the first. At the
     first that it has no room for the page ends.
     """

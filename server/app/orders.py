@@ -185,9 +185,9 @@ class Orders:
     async def get_many(
         self, order_ids: Sequence[bytes], consistency: Consistency, deadline: float
     ) -> Mapping[bytes, Order | OrderError | None]:
-        """Returns for each id its order, None where there is none, or why its shard did not answer."""
+        """Returns for each id its order, None where there is none, or why that is not known."""
         found = await self._router.read_many(order_ids, consistency, deadline=deadline)
-        return {order_id: _order_of(answer) for order_id, answer in found.items()}
+        return {order_id: codec.decode_found(answer) for order_id, answer in found.items()}
 
     async def list(self, query: Query, deadline: float, fits: Callable[[Order], bool]) -> Page:
         """Returns a page of a customer's orders, newest first, as long as each ``fits`` the answer."""
@@ -218,12 +218,6 @@ class Orders:
         if row is None:
             raise _not_found(order_id)
         return row
-
-
-def _order_of(answer: Row | StoreError | None) -> Order | OrderError | None:
-    if isinstance(answer, StoreError):
-        return read_failure_of(answer)
-    return None if answer is None else codec.decode(answer)
 
 
 def _not_found(order_id: bytes) -> OrderError:

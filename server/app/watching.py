@@ -13,10 +13,9 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from server.app import codec
-from server.app.failures import read_failure_of
 from server.domain.errors import OrderError, Reason
 from server.domain.order import Order
-from shards.contract import Consistency, Row, StoreError
+from shards.contract import Consistency
 from shards.routing import Router
 
 _POLL_INTERVAL_S: Final = 0.4
@@ -119,13 +118,7 @@ class Watching:
         deadline = time.monotonic() + _POLL_TIMEOUT_S
         found = await self._router.read_many(order_ids, Consistency.STRONG, deadline=deadline)
         for order_id, answer in found.items():
-            latest = _state_of(answer)
+            latest = codec.decode_found(answer)
             for states in self._watchers.get(order_id, ()):
                 if latest is not None:
                     states.offer(latest)
-
-
-def _state_of(answer: Row | StoreError | None) -> Order | OrderError | None:
-    if isinstance(answer, StoreError):
-        return read_failure_of(answer)
-    return None if answer is None else codec.decode(answer)

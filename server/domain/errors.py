@@ -63,6 +63,7 @@ class OrderError(Exception):
         *,
         metadata: Mapping[str, str] = _NOTHING,
         violations: Sequence[Violation] = (),
+        violations_omitted: int = 0,
         retry_after_s: float | None = None,
     ) -> None:
         super().__init__(message)
@@ -70,15 +71,18 @@ class OrderError(Exception):
         self.message = message
         self.metadata = metadata
         self.violations = tuple(violations)
+        self.violations_omitted = violations_omitted
+        """How many there are beside those that are named."""
         self.retry_after_s = retry_after_s
 
     def __repr__(self) -> str:
         return f"OrderError({self.reason.name}: {self.message})"
 
 
-def invalid(violations: Sequence[Violation]) -> OrderError:
-    """Returns the INVALID_REQUEST error that names all these fields (at least one)."""
+def invalid(violations: Sequence[Violation], omitted: int = 0) -> OrderError:
+    """Returns the INVALID_REQUEST error that names all these fields (at least one), and tells that more are bad."""
     message = "; ".join(f"{v.field}: {v.description}" for v in violations[:3])
-    if len(violations) > 3:
-        message += f"; and {len(violations) - 3} more"
-    return OrderError(Reason.INVALID_REQUEST, message, violations=violations)
+    more = len(violations[3:]) + omitted
+    if more:
+        message += f"; and {more} more"
+    return OrderError(Reason.INVALID_REQUEST, message, violations=violations, violations_omitted=omitted)

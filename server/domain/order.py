@@ -7,11 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Container
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from server.domain import limits
 from server.domain.errors import OrderError, Reason, Violation, invalid
 from server.domain.states import FINAL, TRANSITIONS, State, Verb, allowed_verbs
+
+FIELDS_NAMED_MAX: Final = 50
+"""Bad fields of an order's lines that are named; the others are counted. The trailers of a call have room for no more.
+
+All those of a batch that is bad throughout would be 300,000: to build them would keep the event loop for half a second.
+"""
 
 
 class Line(NamedTuple):
@@ -133,40 +139,60 @@ def _why_not(verb: Verb, state: State) -> str:
 
 
 def validate_draft(draft: Draft, currencies: Container[str]) -> None:
-    """Raises the INVALID_REQUEST ``OrderError`` that names every bad field of a draft."""
+    """Raises the INVALID_REQUEST ``OrderError`` that names the bad fields of a draft, of many lines the first."""
     customer_id, currency_code, lines, attributes = draft
     bad: list[Violation] = []
     if problem := text_problem(customer_id, limits.CUSTOMER_ID_BYTES_MAX):
         bad.append(Violation("customer_id", problem))
     if currency_code not in currencies:
         bad.append(Violation("currency_code", "not an ISO 4217 alphabetic code, such as EUR"))
-    _validate_lines(lines, bad)
+    more = _validate_lines(lines, bad)
     if attributes:
         _validate_attributes(attributes, bad)
     if bad:
-        raise invalid(bad)
+        raise invalid(bad, more)
 
 
-def _validate_lines(lines: tuple[Line, ...], bad: list[Violation]) -> None:
+def _validate_lines(lines: tuple[Line, ...], bad: list[Violation]) -> int:
+    """Adds what is bad about lines; returns how many more bad fields they have than ``FIELDS_NAMED_MAX``."""
     if not 1 <= len(lines) <= limits.LINES_MAX:
         bad.append(Violation("lines", f"{len(lines)} lines, allowed are 1-{limits.LINES_MAX}"))
     total = 0
-    before = len(bad)
     for i, (sku, quantity, unit_price_minor) in enumerate(lines[: limits.LINES_MAX]):
-        if problem := text_problem(sku, limits.SKU_BYTES_MAX):
-            bad.append(Violation(f"lines[{i}].sku", problem))
-        if not 1 <= quantity <= limits.QUANTITY_MAX:
-            bad.append(Violation(f"lines[{i}].quantity", f"is {quantity}, allowed are 1-{limits.QUANTITY_MAX}"))
-        if not 0 <= unit_price_minor <= limits.UNIT_PRICE_MINOR_MAX:
-            bad.append(
-                Violation(
-                    f"lines[{i}].unit_price_minor",
-                    f"is {unit_price_minor}, allowed are 0-{limits.UNIT_PRICE_MINOR_MAX}",
-                )
-            )
+        if (
+            text_problem(sku, limits.SKU_BYTES_MAX)
+            or not 1 <= quantity <= limits.QUANTITY_MAX
+            or not 0 <= unit_price_minor <= limits.UNIT_PRICE_MINOR_MAX
+        ):
+            return _name_bad_fields(lines[: limits.LINES_MAX], i, bad)
         total += quantity * unit_price_minor
-    if len(bad) == before and total > limits.TOTAL_MINOR_MAX:
+    if total > limits.TOTAL_MINOR_MAX:
         bad.append(Violation("lines", f"their total is {total}, more than int64 holds"))
+    return 0
+
+
+def _name_bad_fields(lines: tuple[Line, ...], first: int, bad: list[Violation]) -> int:
+    """Names the bad fields of the lines from the ``first`` bad one on; returns how many more there are."""
+    room = FIELDS_NAMED_MAX
+    for i in range(first, len(lines)):
+        problems = _problems(lines[i])
+        if room > 0:
+            bad += [Violation(f"lines[{i}].{field}", problem) for field, problem in problems[:room]]
+        room -= len(problems)
+    return max(0, -room)
+
+
+def _problems(line: Line) -> list[tuple[str, str]]:
+    """Returns the bad fields of a line, and what is wrong with each."""
+    sku, quantity, unit_price_minor = line
+    problems = []
+    if problem := text_problem(sku, limits.SKU_BYTES_MAX):
+        problems.append(("sku", problem))
+    if not 1 <= quantity <= limits.QUANTITY_MAX:
+        problems.append(("quantity", f"is {quantity}, allowed are 1-{limits.QUANTITY_MAX}"))
+    if not 0 <= unit_price_minor <= limits.UNIT_PRICE_MINOR_MAX:
+        problems.append(("unit_price_minor", f"is {unit_price_minor}, allowed are 0-{limits.UNIT_PRICE_MINOR_MAX}"))
+    return problems
 
 
 def _validate_attributes(attributes: tuple[tuple[str, str], ...], bad: list[Violation]) -> None:

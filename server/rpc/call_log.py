@@ -15,8 +15,9 @@ from typing import Final
 
 import grpc
 
-from server.domain.errors import OrderError, Reason, Violation
+from server.domain.errors import OrderError, Reason
 from server.rpc.call import Call
+from server.rpc.errors import Refusal
 from shards.keys import format_uuid, parse_uuid7, slot_and_tag, slot_of
 
 FIELDS: Final = (
@@ -77,7 +78,7 @@ class CallLog:
         if refusal.reason:
             facts["reason"] = refusal.reason
         if refusal.violations:
-            facts["fields"] = _field_names(refusal.violations)
+            facts["fields"] = _field_names(refusal)
         if self._suppressed:
             facts["suppressed"], self._suppressed = self._suppressed, 0
         _logger.log(level, "call failed", extra=facts)
@@ -127,8 +128,8 @@ class CallLog:
         return facts
 
 
-def _field_names(violations: tuple[Violation, ...]) -> str:
+def _field_names(refusal: Refusal) -> str:
     """Names the first bad fields; keys of attributes are what a customer sent, so they are left out."""
-    names = ",".join(_QUOTED.sub("[*]", violation.field) for violation in violations[:_FIELDS_NAMED_MAX])
-    more = len(violations) - _FIELDS_NAMED_MAX
+    names = ",".join(_QUOTED.sub("[*]", violation.field) for violation in refusal.violations[:_FIELDS_NAMED_MAX])
+    more = len(refusal.violations) + refusal.violations_omitted - _FIELDS_NAMED_MAX
     return names if more <= 0 else f"{names} and {more} more"

@@ -83,18 +83,20 @@ def refuse(bad: list[Violation], validate: Callable[..., None] | None = None, *a
     """Raises INVALID_REQUEST ``OrderError`` when there is any violation, joined by those that ``validate`` raises."""
     if not bad:
         return
+    omitted = 0
     if validate is not None:
         try:
             validate(*arguments)
         except OrderError as error:
             bad += error.violations
-    raise invalid(bad)
+            omitted = error.violations_omitted
+    raise invalid(bad, omitted)
 
 
 def draft(message: orders_pb2.CreateOrderRequest, *, id_required: bool = False) -> tuple[Draft, bytes | None]:
     """Returns the draft and the request id (16 bytes, or None) that a create asks for.
 
-    Raises INVALID_REQUEST ``OrderError`` with every violation when its form is bad; otherwise the values are yet to be
+    Raises INVALID_REQUEST ``OrderError`` with its violations when its form is bad; otherwise the values are yet to be
     validated by who takes the draft. Never converts more than the limits allow, whatever was sent.
     """
     bad: list[Violation] = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
@@ -16,6 +16,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from protos.orders.v1 import orders_pb2
 from server.domain.errors import OrderError, Reason, Violation
+from server.domain.order import FIELDS_NAMED_MAX
 
 DOMAIN: Final = "orders.v1"
 """``ErrorInfo.domain`` of every error of this service."""
@@ -29,7 +30,10 @@ MESSAGE_CHARS_MAX: Final = 400
 """Of any message: it travels twice, in ``grpc-message`` and in the details."""
 
 OMITTED_KEY: Final = "violations_omitted"
-"""Metadata key: how many field violations had no room."""
+"""Metadata key: how many field violations are not named."""
+
+_OMITTED_BYTES: Final = 32
+"""What that entry takes: a batch has room for fewer than a million fields."""
 
 
 class Rule(NamedTuple):
@@ -159,8 +163,9 @@ RULES: Final[Mapping[Reason, Rule]] = {
     ),
     Reason.STORE_CORRUPT: Rule(
         grpc.StatusCode.DATA_LOSS,
-        "The shard's files are damaged.",
-        "The operator must restore a backup.",
+        "The shard's files are damaged, or what is stored of `order_id` is, or it is of a later release.",
+        "The operator must restore a backup, or end an upgrade.",
+        ("order_id",),
         retry="later",
     ),
     Reason.INTERNAL: Rule(
@@ -212,7 +217,9 @@ class Refusal(NamedTuple):
     reason: str = ""
     """Name of the reason, empty in the standard services (health, reflection, channelz), which have codes only."""
     violations: tuple[Violation, ...] = ()
-    """All of them, for the log."""
+    """For the log, as many as the error names."""
+    violations_omitted: int = 0
+    """How many the error does not name."""
 
 
 class RefusedError(Exception):
@@ -235,17 +242,14 @@ def refusal_of(error: OrderError) -> Refusal:
     if error.violations:
         bad = error_details_pb2.BadRequest()
         left = STATUS_BYTES_MAX - status.ByteSize() - info.ByteSize() - 256  # type URLs, lengths and the omitted count
-        for field, description in error.violations:
-            violation = bad.field_violations.add(field=field, description=description)
-            left -= violation.ByteSize() + 3
-            if left < 0:
-                del bad.field_violations[-1]
-                info.metadata[OMITTED_KEY] = str(len(error.violations) - len(bad.field_violations))
-                break
+        omitted = error.violations_omitted + _name(error.violations, bad.field_violations, left)
+        if omitted:
+            info.metadata[OMITTED_KEY] = str(omitted)
         status.details.add().Pack(bad)
     status.details.add().Pack(info)
     details = status.SerializeToString(deterministic=True)
-    return Refusal(rule.code, message, ((DETAILS_KEY, details),), error.reason.name, error.violations)
+    trailers = ((DETAILS_KEY, details),)
+    return Refusal(rule.code, message, trailers, error.reason.name, error.violations, error.violations_omitted)
 
 
 def item_error(error: OrderError, bytes_max: int | None = None) -> orders_pb2.Error:
@@ -256,29 +260,25 @@ def item_error(error: OrderError, bytes_max: int | None = None) -> orders_pb2.Er
         reason=error.reason.name,
         message=_shortened(error.message),
         metadata=error.metadata,
-        field_violations=[orders_pb2.FieldViolation(field=f, description=d) for f, d in error.violations],
     )
     retry_after_s = rule.retry_after_s if error.retry_after_s is None else error.retry_after_s
     if retry_after_s is not None:
         message.retry_delay.CopyFrom(duration(retry_after_s))
-    if bytes_max is not None and message.ByteSize() > bytes_max:
-        _cut_violations(message, bytes_max)
+    left = sys.maxsize if bytes_max is None else bytes_max - message.ByteSize() - _OMITTED_BYTES
+    omitted = error.violations_omitted + _name(error.violations, message.field_violations, left)
+    if omitted:
+        message.metadata[OMITTED_KEY] = str(omitted)
     return message
 
 
-def _cut_violations(message: orders_pb2.Error, bytes_max: int) -> None:
-    every = list(message.field_violations)
-    del message.field_violations[:]
-    message.metadata[OMITTED_KEY] = str(len(every))
-    left = bytes_max - message.ByteSize()
-    kept = 0
-    for violation in every:
-        left -= violation.ByteSize() + 3
+def _name(violations: Sequence[Violation], named: Any, left: int) -> int:  # noqa: ANN401  two messages of one form
+    """Adds to ``named`` the first violations, as many as ``left`` bytes hold; returns how many they do not hold."""
+    for number, (field, description) in enumerate(violations):
+        left -= named.add(field=field, description=description).ByteSize() + 3  # its tag and length
         if left < 0:
-            break
-        kept += 1
-    message.field_violations.extend(every[:kept])
-    message.metadata[OMITTED_KEY] = str(len(every) - kept)
+            del named[-1]
+            return len(violations) - number
+    return 0
 
 
 def duration(seconds: float) -> Duration:
@@ -298,7 +298,7 @@ def page() -> str:
         f"{', '.join(f'`{key}`' for key in rule.metadata) or '-'} |"
         for reason, rule in RULES.items()
     ]
-    return _PAGE.format(table="\n".join(rows), domain=DOMAIN)
+    return _PAGE.format(table="\n".join(rows), domain=DOMAIN, named=FIELDS_NAMED_MAX)
 
 
 def _retry(rule: Rule) -> str:
@@ -315,8 +315,9 @@ A failed call ends with a canonical gRPC code, a message for developers (in Engl
 
 - `google.rpc.ErrorInfo`: `domain` is `{domain}`, `reason` one of the table, `metadata` the facts named there. Decide by
   `reason`; codes are for balancers and dashboards.
-- `google.rpc.BadRequest`, for INVALID_REQUEST: each bad field by its path, such as `lines[2].quantity`. Trailers are
-  small, so past 3 KiB the rest is counted in metadata `violations_omitted`.
+- `google.rpc.BadRequest`, for INVALID_REQUEST: each bad field by its path, such as `lines[2].quantity`. Of an order's
+  lines the first {named} are named, and trailers are small: past those, and past 3 KiB, the rest is counted in metadata
+  `violations_omitted`.
 - `google.rpc.RetryInfo` where the same request can succeed later: how long to wait at least. The hint below is the
   default; the answer may bring a better one.
 

@@ -27,6 +27,7 @@ from server.rpc.errors import Refusal, RefusedError, refusal_of
 from server.rpc.load_report import LoadReport
 from server.rpc.observer import CallObserver
 from server.rpc.streams import Streams, StreamTask, shutting_down
+from shards.keys import parse_uuid7
 
 RequestT = TypeVar("RequestT", bound=Message)
 AnswerT = TypeVar("AnswerT", bound="Message | Ready")
@@ -189,7 +190,10 @@ class Pipeline:
             return error.refusal
         if isinstance(error, DecodeError):
             error = OrderError(Reason.REQUEST_UNDECODABLE, "the bytes are no message of the method's request type")
-        return refusal_of(self._log.expected(name, call, error))
+        told = self._log.expected(name, call, error)
+        # of a page that has failed only the error knows which order is to blame
+        call.order_id = call.order_id or parse_uuid7(told.metadata.get("order_id", "")) or b""
+        return refusal_of(told)
 
     def _end(self, name: str, call: Call) -> None:
         seconds = time.monotonic() - call.started

@@ -27,6 +27,9 @@ NAME: Final = pb.DESCRIPTOR.services_by_name["RebalanceService"].full_name
 SEARCHES_MAX: Final = 2
 """Calls under way in one worker that look through whole shards: orders come first."""
 
+WATCHES_MAX: Final = 8
+"""Streams of WatchRebalance in one worker: each reads where the topology is kept some eight times a second."""
+
 _TELL_S: Final = 0.5
 """Between two tellings of a stream."""
 
@@ -38,10 +41,11 @@ class RebalanceServicer:
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
-        self._searches = 0
+        self._searches = _Few(SEARCHES_MAX, "looks through its shards for")
+        self._watches = _Few(WATCHES_MAX, "tells of the rebalance to")
 
     def __repr__(self) -> str:
-        return f"RebalanceServicer({self._fleet!r}, searches={self._searches})"
+        return f"RebalanceServicer({self._fleet!r}, searches={self._searches.count}, watches={self._watches.count})"
 
     def service(self, pipeline: Pipeline) -> Service:
         """Returns the service with all its handlers."""
@@ -100,18 +104,19 @@ class RebalanceServicer:
     ) -> AsyncGenerator[pb.WatchRebalanceResponse, None]:
         """Answers the present rebalance, and again what has become of it, until it is over."""
         last: pb.Rebalance | None = None
-        while True:
-            situation = await _told(commands.look(self._fleet))
-            if situation.record is None:
-                yield pb.WatchRebalanceResponse()
-                return
-            present = messages.rebalance(situation)
-            if present != last:
-                yield pb.WatchRebalanceResponse(rebalance=present)
-            if not situation.record.is_open:
-                return
-            last = present
-            await asyncio.sleep(_TELL_S)
+        with self._watches.one():
+            while True:
+                situation = await _told(commands.look(self._fleet))
+                if situation.record is None:
+                    yield pb.WatchRebalanceResponse()
+                    return
+                present = messages.rebalance(situation)
+                if present != last:
+                    yield pb.WatchRebalanceResponse(rebalance=present)
+                if not situation.record.is_open:
+                    return
+                last = present
+                await asyncio.sleep(_TELL_S)
 
     async def pause(self, request: pb.PauseRebalanceRequest, call: Call) -> pb.PauseRebalanceResponse:
         """Lets it rest."""
@@ -148,7 +153,7 @@ class RebalanceServicer:
             nonlocal report
             report = so_far
 
-        with self._search():
+        with self._searches.one():
             comparing = asyncio.ensure_future(verify.verify(self._fleet, situation.topology, moves, note))
             async with aclosing(_while_doing(comparing)) as turns:
                 async for _ in turns:
@@ -168,7 +173,7 @@ class RebalanceServicer:
             nonlocal copies, deleted
             copies, deleted = every, done
 
-        with self._search():
+        with self._searches.one():
             if request.validate_only:
                 left = await _told(cleanup.leftovers(self._fleet, situation.topology, record))
                 yield pb.CleanUpRebalanceResponse(copies=len(left), rebalance=messages.rebalance(situation))
@@ -187,7 +192,7 @@ class RebalanceServicer:
 
     async def diagnose(self, request: pb.DiagnoseRebalanceRequest, call: Call) -> pb.DiagnoseRebalanceResponse:
         """Answers what is wrong."""
-        with self._search():
+        with self._searches.one():
             found = await _within(call, doctor.examine(self._fleet, rows=not request.skip_rows), "skip_rows")
         return pb.DiagnoseRebalanceResponse(
             findings=[pb.RebalanceFinding(description=one.what, remedy=one.mend, wrong=one.is_wrong) for one in found]
@@ -204,7 +209,7 @@ class RebalanceServicer:
         if skips_sizes:
             none: dict[int, SlotSize] = {}
             return await _told(commands.survey(self._fleet, wanted, options, none))
-        with self._search():
+        with self._searches.one():
             return await _within(call, commands.survey(self._fleet, wanted, options), "skip_sizes")
 
     async def _tell(self, command: Command, call: Call, *, is_dry: bool, **more: Any) -> pb.Rebalance:  # noqa: ANN401  of `commands.tell`
@@ -214,17 +219,26 @@ class RebalanceServicer:
             situation = Situation(situation.topology, record, None, situation.mover)
         return messages.rebalance(situation)
 
+
+class _Few:
+    """Calls of one kind that are under way: a few at a time."""
+
+    def __init__(self, most: int, does: str) -> None:
+        self.count = 0
+        self._most = most
+        self._does = does
+
     @contextmanager
-    def _search(self) -> Iterator[None]:
-        """Counts a call that looks through whole shards. Raises QUEUE_FULL."""
-        if self._searches >= SEARCHES_MAX:
-            text = f"this worker looks through its shards {SEARCHES_MAX} times already; retry, or ask another worker"
+    def one(self) -> Iterator[None]:
+        """Counts a call. Raises QUEUE_FULL ``OrderError`` when there are as many already."""
+        if self.count >= self._most:
+            text = f"this worker {self._does} {self._most} callers already; retry, or ask another worker"
             raise OrderError(Reason.QUEUE_FULL, text, retry_after_s=5.0)
-        self._searches += 1
+        self.count += 1
         try:
             yield
         finally:
-            self._searches -= 1
+            self.count -= 1
 
 
 @contextmanager

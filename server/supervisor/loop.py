@@ -117,11 +117,11 @@ class Supervisor:
                     self._on_exit(slot, child, now_s)
                 else:
                     self._judge(child, now_s)
-        if self._exit_code is None:
-            for slot in self._slots:
-                if slot.current is None and now_s >= slot.start_at_s:
-                    self._start(slot, now_s)
-            self._roll(now_s)
+        for slot in self._slots:
+            # asked each time: a start that fails may be given up on, and nobody would end what is started after that
+            if self._exit_code is None and slot.current is None and now_s >= slot.start_at_s:
+                self._start(slot, now_s)
+        self._roll(now_s)
         self._compare(now_s)
         self._tell()
 

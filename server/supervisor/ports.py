@@ -29,8 +29,9 @@ def held(host: str, ports: Iterable[int]) -> Iterator[None]:
 def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[str, int]]]:
     try:
         found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except socket.gaierror as error:
-        raise PortTakenError(f"host {host} is no address of this machine: {error.strerror}") from error
+    except (socket.gaierror, UnicodeError) as error:  # the latter for what can be no name, such as 127.0.0..1
+        why = error.strerror if isinstance(error, socket.gaierror) else error
+        raise PortTakenError(f"host {host} is no address of this machine: {why}") from error
     return list(dict.fromkeys((family, (str(address[0]), port)) for family, _, _, _, address in found))
 
 

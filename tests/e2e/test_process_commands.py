@@ -3,8 +3,10 @@
 import json
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
+import apsw
 import pytest
 
 from server.processes import ExitCode
@@ -47,6 +49,22 @@ async def test_backup_of_a_serving_server_is_restored(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in exported.stdout.splitlines()]
     assert {line["order_id"] for line in lines} == {order.order_id for order in made}
     assert all(line["state"] == "PENDING" and line["total_minor"] == 1990 for line in lines)
+
+
+async def test_export_names_an_order_that_cannot_be_read(tmp_path: Path) -> None:
+    """An export that meets a damaged order ends with one line that names it, and leaves no file that looks complete."""
+    data, file = tmp_path / "data", tmp_path / "orders.jsonl"
+    with Crest(HOST, PORT, data, "--shards", "1") as server:
+        server.wait_serving()
+        async with server.channel() as channel:
+            order_id = (await orders(channel).CreateOrder(create_request(), timeout=10)).order.order_id
+    with closing(apsw.Connection(str(data / "shard-0.db"))) as shard:
+        shard.execute("UPDATE orders SET body = x'7f'")
+    done = run("export", str(file), "--data-dir", str(data))
+    assert done.returncode == ExitCode.STORE_REFUSED
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith(f"error: what is stored of order {order_id} ")
+    assert not file.exists()
 
 
 @pytest.mark.parametrize("command", ["backup", "restore", "export"])

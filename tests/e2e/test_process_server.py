@@ -148,6 +148,24 @@ async def test_rolling_restart_fails_no_call(tmp_path: Path, transport: str, sto
         assert server.wait_exit() == ExitCode.STOPPED
 
 
+async def test_end_of_a_terminal_is_a_rolling_restart(start: Start) -> None:
+    """A SIGHUP to every process of the server, as when its terminal closes, cuts no worker off and fails no call."""
+    callers = Callers()
+    with start() as server:
+        server.wait_serving()
+        async with server.balanced() as channel, callers.calling(channel):
+            await callers.until_created(50)
+            for child in server.children():
+                child.send_signal(signal.SIGHUP)
+            server.signal(signal.SIGHUP)
+            await logged(server, "a child has ended", child="exporter")
+            await callers.until_created(50)
+        assert callers.failures == []
+        assert len(server.logged("a child has ended", ended="STOPPED")) == len(server.logged("a child has ended")) == 3
+        server.signal(signal.SIGTERM)
+        assert await asyncio.to_thread(server.wait_exit) == ExitCode.STOPPED
+
+
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
 async def test_lost_worker_is_replaced(start: Start, sent: signal.Signals) -> None:
     """A worker that is killed, or does not answer any more, is replaced, and what it acknowledged is there."""

@@ -44,9 +44,9 @@ def behaviour(tmp_path: Path) -> Path:
 def start(behaviour: Path) -> Start:
     """Starts a supervisor with settings changed."""
 
-    def start(**changes: object) -> ServerProcess:
+    def start(*arguments: str, **changes: object) -> ServerProcess:
         environ = Launch(config=replace(CONFIG, **changes)).environ({"CREST_TEST_BEHAVIOUR": str(behaviour)})  # type: ignore[arg-type]  # settings by name
-        return ServerProcess([sys.executable, "-m", "tests.support.trivial_server"], environ)
+        return ServerProcess([sys.executable, "-m", "tests.support.trivial_server", *arguments], environ)
 
     return start
 
@@ -156,6 +156,13 @@ def test_boot_failures_stop_the_server(start: Start, behaviour: Path) -> None:
         assert server.logged("a child has ended", child="worker-0")
 
 
+def test_workers_that_cannot_be_executed_stop_the_server(start: Start) -> None:
+    """When workers cannot even be executed the server gives up, and starts nobody for whom it would wait."""
+    with start("no-workers", boot_failures_max=1) as server:
+        assert server.wait_exit() == ExitCode.BOOT_FAILED
+        assert server.logged("a child cannot be started", child="worker-0")
+
+
 def test_crashes_after_ready_do_not_stop_the_server(start: Start, behaviour: Path) -> None:
     """Only workers that never became ready count towards giving up."""
     (behaviour / "worker-1").write_text("die when ready")
@@ -239,6 +246,14 @@ def test_taken_port_is_refused(start: Start, port: int) -> None:
         with start() as server:
             assert server.wait_exit() == ExitCode.PORT_TAKEN
             assert server.logged(f"cannot listen on {HOST} port {port}: Address already in use")
+
+
+@pytest.mark.parametrize("host", ["127.0.0..1", "a" * 64], ids=["empty label", "long label"])
+def test_host_that_can_be_no_name_is_refused(start: Start, host: str) -> None:
+    """A host whose name cannot even be asked for refuses the server with one line that names it."""
+    with start(host=host) as server:
+        assert server.wait_exit() == ExitCode.PORT_TAKEN
+        assert server.logged_about(f"host {host} is no address of this machine: ") == server.lines
 
 
 def test_second_server_is_refused(start: Start) -> None:

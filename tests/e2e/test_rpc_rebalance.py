@@ -19,6 +19,7 @@ from shards.assembly import StorageSettings, open_fleet
 from shards.rebalance import commands, verify
 from shards.rebalance.mover import Mover
 from tests.support.rpc_worker import KINDS, RpcWorker, a_create, prepared, rpc_worker
+from tests.support.waiting import until
 
 WHO = (("x-caller-id", "ada"),)
 
@@ -155,6 +156,30 @@ async def test_looking_through_shards_is_bounded_and_ends_with_its_caller(
     await ended.acquire()
     plan.cancel()
     await ended.acquire()
+
+
+async def test_watches_are_bounded_and_end_with_their_callers(worker: RpcWorker) -> None:
+    """So many callers watch a rebalance through one worker; the next is refused until one of them leaves."""
+    rpc = stub(worker)
+    goal = pb.RebalanceGoal(kind=pb.REBALANCE_KIND_ADD)
+    await rpc.StartRebalance(pb.StartRebalanceRequest(goal=goal, skip_sizes=True))  # open, and nobody moves anything
+    watches = [rpc.WatchRebalance(pb.WatchRebalanceRequest()) for _ in range(rebalance.WATCHES_MAX)]
+    for watch in watches:
+        told = await watch.read()
+        assert isinstance(told, pb.WatchRebalanceResponse)
+        assert told.HasField("rebalance")
+    with pytest.raises(grpc.aio.AioRpcError) as full:
+        await rpc.WatchRebalance(pb.WatchRebalanceRequest()).read()
+    assert full.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    watches[0].cancel()
+
+    async def watched() -> bool:
+        try:
+            return await rpc.WatchRebalance(pb.WatchRebalanceRequest()).read() is not grpc.aio.EOF
+        except grpc.aio.AioRpcError:
+            return False
+
+    await until(watched, bool)
 
 
 async def test_what_is_refused_is_typed(worker: RpcWorker) -> None:

@@ -241,6 +241,12 @@ async def test_host_that_nobody_knows_is_unavailable(monkeypatch: pytest.MonkeyP
         await DriverSession.open(dataclasses.replace(SETTINGS, contact_points=("node-1",)))
 
 
+async def test_host_that_can_be_no_name_is_unavailable() -> None:
+    """A contact point with an empty label, for which nobody can be asked, is one line that names it."""
+    with pytest.raises(Unavailable, match=r"^node\.\.1: .*label empty or too long"):
+        await DriverSession.open(dataclasses.replace(SETTINGS, contact_points=("node..1",)))
+
+
 async def test_unreachable_node_is_named_with_its_reason() -> None:
     """A node that cannot be reached is named with its address and why."""
     with socket.socket() as closed:

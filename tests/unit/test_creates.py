@@ -10,6 +10,8 @@ import pytest
 from protos.orders.v1 import orders_pb2 as pb
 from server.app.clock import SystemClock
 from server.app.orders import Orders
+from server.domain import limits, order
+from server.domain.errors import Violation
 from server.rpc.call import Call
 from server.rpc.call_log import CallLog
 from server.rpc.creates import Creates
@@ -75,6 +77,29 @@ async def test_a_batch_is_answered_as_one_message(creates: Creates) -> None:
     assert [first.replayed, second.replayed, replay.replayed] == [False, False, True]
     assert replay.order == first.order
     assert [refused.error.reason, reused.error.reason] == ["INVALID_REQUEST", "REQUEST_ID_REUSED"]
+
+
+async def test_a_batch_of_nothing_but_faults_is_told_in_a_few(
+    creates: Creates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each item that is bad throughout the first fields are named, and the others counted without being made."""
+    made: list[Violation] = []
+
+    def make(field: str, description: str) -> Violation:
+        made.append(Violation(field, description))
+        return made[-1]
+
+    monkeypatch.setattr(order, "Violation", make)
+    item = pb.CreateOrderRequest(lines=[pb.OrderLine()] * limits.LINES_MAX)
+    batch = pb.BatchCreateOrdersRequest(requests=[item] * limits.BATCH_ITEMS_MAX)
+    answer = pb.BatchCreateOrdersResponse.FromString((await creates.batch(batch, a_call())).data)
+    bad = 2 + 2 * limits.LINES_MAX  # customer and currency, and of each line its SKU and its quantity
+    assert len(made) == limits.BATCH_ITEMS_MAX * (2 + order.FIELDS_NAMED_MAX)
+    for result in answer.results:
+        fields = [violation.field for violation in result.error.field_violations]
+        assert fields[:4] == ["customer_id", "currency_code", "lines[0].sku", "lines[0].quantity"]
+        assert len(fields) + int(result.error.metadata["violations_omitted"]) == bad
+        assert result.error.message.endswith(f"; and {bad - 3} more")
 
 
 async def test_one_order_is_answered_alike_alone_and_in_a_batch(creates: Creates) -> None:

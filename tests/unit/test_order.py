@@ -10,7 +10,16 @@ from protos.orders.v1 import orders_pb2
 from server.app.currencies import CURRENCIES
 from server.domain import limits
 from server.domain.errors import OrderError, Reason
-from server.domain.order import Draft, Line, Order, create, text_problem, transition, validate_draft
+from server.domain.order import (
+    FIELDS_NAMED_MAX,
+    Draft,
+    Line,
+    Order,
+    create,
+    text_problem,
+    transition,
+    validate_draft,
+)
 from server.domain.states import FINAL, TRANSITIONS, State, Verb, allowed_verbs, diagram
 
 ORDER_ID = bytes(16)
@@ -35,12 +44,21 @@ def _order(state: State) -> Order:
     return order
 
 
+def _refusal(draft: Draft) -> OrderError | None:
+    """Returns why a draft is refused, None when it is not."""
+    try:
+        validate_draft(draft, CURRENCIES)
+    except OrderError as error:
+        return error
+    return None
+
+
 def _refused(draft: Draft) -> dict[str, str]:
     """Returns the violations of a draft by field."""
-    with pytest.raises(OrderError) as caught:
-        validate_draft(draft, CURRENCIES)
-    assert caught.value.reason is Reason.INVALID_REQUEST
-    return {violation.field: violation.description for violation in caught.value.violations}
+    error = _refusal(draft)
+    assert error is not None
+    assert error.reason is Reason.INVALID_REQUEST
+    return {violation.field: violation.description for violation in error.violations}
 
 
 def test_creation_is_version_1_and_sums_the_lines() -> None:
@@ -139,6 +157,39 @@ def test_every_bad_field_is_named_at_once() -> None:
         'attributes[""]',
         'attributes["k"]',
     }
+
+
+@given(
+    lines=st.lists(
+        st.builds(
+            Line,
+            st.sampled_from(["", "ok", "x" * 65, "a\n"]),
+            st.sampled_from([-1, 0, 1, 10**6, 10**6 + 1]),
+            st.sampled_from([-1, 0, 10**12, 10**12 + 1]),
+        ),
+        min_size=1,
+        max_size=60,
+    )
+)
+def test_the_first_bad_fields_are_named_and_all_counted(lines: list[Line]) -> None:
+    """Of the lines' bad fields the first `FIELDS_NAMED_MAX` are named, in order, and the others counted."""
+    bad = [
+        f"lines[{i}].{field}"
+        for i, (sku, quantity, unit_price_minor) in enumerate(lines)
+        for field, good in (
+            ("sku", sku == "ok"),
+            ("quantity", 1 <= quantity <= 10**6),
+            ("unit_price_minor", 0 <= unit_price_minor <= 10**12),
+        )
+        if not good
+    ]
+    error = _refusal(GOOD._replace(lines=tuple(lines)))
+    if not bad:
+        assert error is None or [violation.field for violation in error.violations] == ["lines"]  # their total
+        return
+    assert error is not None
+    assert [violation.field for violation in error.violations] == bad[:FIELDS_NAMED_MAX]
+    assert len(error.violations) + error.violations_omitted == len(bad)
 
 
 @pytest.mark.parametrize(

@@ -181,3 +181,9 @@ async def test_nobody_there_is_told_in_time() -> None:
         await ends.get()
     with pytest.raises(Lost):
         await connect(address, username=None, password=None, timeout_s=20)
+
+
+async def test_a_name_that_can_be_none_is_no_connection() -> None:
+    """A host with an empty label, for which nobody can be asked, is as lost as one that nobody knows."""
+    with pytest.raises(Lost, match="label empty or too long"):
+        await connect(("redis..1", 6379), username=None, password=None, timeout_s=20)

@@ -132,6 +132,23 @@ async def test_a_stream_that_is_ended_is_not_cancelled() -> None:
     assert streams.count == 0
 
 
+async def test_an_order_that_an_error_names_stands_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """The line of a failed call names the order that its error does, where the request names none, as for a page."""
+    order_id = "0190b0a2-7c31-7e5a-9434-6be4d741f8ef"
+
+    async def fail(_request: Duration, _call: Call) -> Duration:
+        raise OrderError(Reason.STORE_CORRUPT, "damaged", metadata={"order_id": order_id})
+
+    with pytest.raises(Aborted):
+        await entry(make().unary("s/m", Duration, fail), "unary_unary")(b"", Context())
+    (record,) = caplog.records
+    assert (record.levelno, vars(record)["reason"], vars(record)["order_id"]) == (
+        logging.ERROR,
+        "STORE_CORRUPT",
+        order_id,
+    )
+
+
 def test_a_log_counts_what_it_leaves_out(caplog: pytest.LogCaptureFixture) -> None:
     """Within a second a bounded number of failed calls is written; the next line tells how many were not."""
     caplog.set_level(logging.INFO, "crest.calls")

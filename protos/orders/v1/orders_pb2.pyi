@@ -62,7 +62,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_REQUEST_UNDECODABLE: _ErrorReason.ValueType  # 1
     """INVALID_ARGUMENT. The bytes are no message of the method's request type: check the caller's stubs."""
     ERROR_REASON_INVALID_REQUEST: _ErrorReason.ValueType  # 2
-    """INVALID_ARGUMENT. One or more fields are bad; all are named in the field violations: correct them."""
+    """INVALID_ARGUMENT. One or more fields are bad; the field violations name them, at least the first: correct them."""
     ERROR_REASON_REQUEST_TOO_LARGE: _ErrorReason.ValueType  # 3
     """INVALID_ARGUMENT. The call is larger than 3 MiB: send it in parts."""
     ERROR_REASON_CALLER_ID_INVALID: _ErrorReason.ValueType  # 4
@@ -108,7 +108,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 18
     """DEADLINE_EXCEEDED. The call's deadline passed: retry with the same request_id and a longer deadline."""
     ERROR_REASON_STORE_CORRUPT: _ErrorReason.ValueType  # 19
-    """DATA_LOSS. The shard's files are damaged: the operator must restore a backup."""
+    """DATA_LOSS. The shard's files, or what they hold of `order_id`, cannot be read: the operator must restore a backup."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 20
     """INTERNAL. A defect of the service, logged there with this call's id: report it."""
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 21
@@ -130,7 +130,7 @@ ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 ERROR_REASON_REQUEST_UNDECODABLE: ErrorReason.ValueType  # 1
 """INVALID_ARGUMENT. The bytes are no message of the method's request type: check the caller's stubs."""
 ERROR_REASON_INVALID_REQUEST: ErrorReason.ValueType  # 2
-"""INVALID_ARGUMENT. One or more fields are bad; all are named in the field violations: correct them."""
+"""INVALID_ARGUMENT. One or more fields are bad; the field violations name them, at least the first: correct them."""
 ERROR_REASON_REQUEST_TOO_LARGE: ErrorReason.ValueType  # 3
 """INVALID_ARGUMENT. The call is larger than 3 MiB: send it in parts."""
 ERROR_REASON_CALLER_ID_INVALID: ErrorReason.ValueType  # 4
@@ -176,7 +176,7 @@ ERROR_REASON_SHUTTING_DOWN: ErrorReason.ValueType  # 17
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 18
 """DEADLINE_EXCEEDED. The call's deadline passed: retry with the same request_id and a longer deadline."""
 ERROR_REASON_STORE_CORRUPT: ErrorReason.ValueType  # 19
-"""DATA_LOSS. The shard's files are damaged: the operator must restore a backup."""
+"""DATA_LOSS. The shard's files, or what they hold of `order_id`, cannot be read: the operator must restore a backup."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 20
 """INTERNAL. A defect of the service, logged there with this call's id: report it."""
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 21
@@ -674,7 +674,7 @@ class Error(_message.Message):
 
     @_builtins.property
     def field_violations(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldViolation]:
-        """Every bad field, with paths relative to the item."""
+        """The bad fields, with paths relative to the item; `violations_omitted` of the metadata counts those not named."""
 
     @_builtins.property
     def retry_delay(self) -> _duration_pb2.Duration:
@@ -827,7 +827,7 @@ class BatchGetOrdersResponse(_message.Message):
 
     @_builtins.property
     def unprocessed_order_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Ids that were not looked up: the answer is full, or their shard did not answer. Ask for these again."""
+        """Ids that were not looked up: the answer is full, or their shard or what it holds failed. Ask for these again."""
 
     def __init__(
         self,

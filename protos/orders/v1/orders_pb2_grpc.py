@@ -173,8 +173,8 @@ class OrderServiceServicer:
     def BatchGetOrders(self, request, context):
         """Reads up to 500 orders by id.
 
-        Ids that were not looked up (the answer would pass 3 MiB, or their shard did not answer) come back as
-        `unprocessed_order_ids`: ask for those again. A malformed id is INVALID_ARGUMENT for the call.
+        Ids that were not looked up (the answer would pass 3 MiB, their shard did not answer, or the order is damaged) come
+        back as `unprocessed_order_ids`: ask for those again. A malformed id is INVALID_ARGUMENT for the call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -186,7 +186,7 @@ class OrderServiceServicer:
         Newest first means descending `order_id`, whose leading bits are the time of its `request_id`. A page ends early
         at 3 MiB, and may be empty while `next_page_token` is set when a `state` filter passes many orders over.
 
-        Errors: INVALID_ARGUMENT (INVALID_REQUEST, PAGE_TOKEN_INVALID), UNAVAILABLE, DEADLINE_EXCEEDED.
+        Errors: INVALID_ARGUMENT (INVALID_REQUEST, PAGE_TOKEN_INVALID), UNAVAILABLE, DEADLINE_EXCEEDED, DATA_LOSS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

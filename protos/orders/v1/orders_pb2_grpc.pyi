@@ -85,8 +85,8 @@ class OrderServiceStub:
     BatchGetOrders: _grpc.UnaryUnaryMultiCallable[_orders_pb2.BatchGetOrdersRequest, _orders_pb2.BatchGetOrdersResponse]
     """Reads up to 500 orders by id.
 
-    Ids that were not looked up (the answer would pass 3 MiB, or their shard did not answer) come back as
-    `unprocessed_order_ids`: ask for those again. A malformed id is INVALID_ARGUMENT for the call.
+    Ids that were not looked up (the answer would pass 3 MiB, their shard did not answer, or the order is damaged) come
+    back as `unprocessed_order_ids`: ask for those again. A malformed id is INVALID_ARGUMENT for the call.
     """
     ListOrders: _grpc.UnaryUnaryMultiCallable[_orders_pb2.ListOrdersRequest, _orders_pb2.ListOrdersResponse]
     """Lists the orders of one customer, newest first, complete and read-your-writes at any moment.
@@ -94,7 +94,7 @@ class OrderServiceStub:
     Newest first means descending `order_id`, whose leading bits are the time of its `request_id`. A page ends early
     at 3 MiB, and may be empty while `next_page_token` is set when a `state` filter passes many orders over.
 
-    Errors: INVALID_ARGUMENT (INVALID_REQUEST, PAGE_TOKEN_INVALID), UNAVAILABLE, DEADLINE_EXCEEDED.
+    Errors: INVALID_ARGUMENT (INVALID_REQUEST, PAGE_TOKEN_INVALID), UNAVAILABLE, DEADLINE_EXCEEDED, DATA_LOSS.
     """
     WatchOrder: _grpc.UnaryStreamMultiCallable[_orders_pb2.WatchOrderRequest, _orders_pb2.WatchOrderResponse]
     """Follows one order: first its present state, then each later one, made through any worker, within a second.
@@ -177,8 +177,8 @@ class OrderServiceAsyncStub(OrderServiceStub):
     BatchGetOrders: _aio.UnaryUnaryMultiCallable[_orders_pb2.BatchGetOrdersRequest, _orders_pb2.BatchGetOrdersResponse]  # type: ignore[assignment]
     """Reads up to 500 orders by id.
 
-    Ids that were not looked up (the answer would pass 3 MiB, or their shard did not answer) come back as
-    `unprocessed_order_ids`: ask for those again. A malformed id is INVALID_ARGUMENT for the call.
+    Ids that were not looked up (the answer would pass 3 MiB, their shard did not answer, or the order is damaged) come
+    back as `unprocessed_order_ids`: ask for those again. A malformed id is INVALID_ARGUMENT for the call.
     """
     ListOrders: _aio.UnaryUnaryMultiCallable[_orders_pb2.ListOrdersRequest, _orders_pb2.ListOrdersResponse]  # type: ignore[assignment]
     """Lists the orders of one customer, newest first, complete and read-your-writes at any moment.
@@ -186,7 +186,7 @@ class OrderServiceAsyncStub(OrderServiceStub):
     Newest first means descending `order_id`, whose leading bits are the time of its `request_id`. A page ends early
     at 3 MiB, and may be empty while `next_page_token` is set when a `state` filter passes many orders over.
 
-    Errors: INVALID_ARGUMENT (INVALID_REQUEST, PAGE_TOKEN_INVALID), UNAVAILABLE, DEADLINE_EXCEEDED.
+    Errors: INVALID_ARGUMENT (INVALID_REQUEST, PAGE_TOKEN_INVALID), UNAVAILABLE, DEADLINE_EXCEEDED, DATA_LOSS.
     """
     WatchOrder: _aio.UnaryStreamMultiCallable[_orders_pb2.WatchOrderRequest, _orders_pb2.WatchOrderResponse]  # type: ignore[assignment]
     """Follows one order: first its present state, then each later one, made through any worker, within a second.
@@ -296,8 +296,8 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_orders_pb2.BatchGetOrdersResponse, _abc.Awaitable[_orders_pb2.BatchGetOrdersResponse]]:
         """Reads up to 500 orders by id.
 
-        Ids that were not looked up (the answer would pass 3 MiB, or their shard did not answer) come back as
-        `unprocessed_order_ids`: ask for those again. A malformed id is INVALID_ARGUMENT for the call.
+        Ids that were not looked up (the answer would pass 3 MiB, their shard did not answer, or the order is damaged) come
+        back as `unprocessed_order_ids`: ask for those again. A malformed id is INVALID_ARGUMENT for the call.
         """
 
     @_abc_1.abstractmethod
@@ -311,7 +311,7 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         Newest first means descending `order_id`, whose leading bits are the time of its `request_id`. A page ends early
         at 3 MiB, and may be empty while `next_page_token` is set when a `state` filter passes many orders over.
 
-        Errors: INVALID_ARGUMENT (INVALID_REQUEST, PAGE_TOKEN_INVALID), UNAVAILABLE, DEADLINE_EXCEEDED.
+        Errors: INVALID_ARGUMENT (INVALID_REQUEST, PAGE_TOKEN_INVALID), UNAVAILABLE, DEADLINE_EXCEEDED, DATA_LOSS.
         """
 
     @_abc_1.abstractmethod

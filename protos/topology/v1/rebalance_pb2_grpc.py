@@ -152,7 +152,8 @@ class RebalanceServiceServicer:
 
     def WatchRebalance(self, request, context):
         """Tells how the present rebalance goes on: at once, then whenever something has changed, at most twice a second. Ends
-        with OK after telling of one that is over, also when it was over before. Read-only.
+        with OK after telling of one that is over, also when it was over before. Read-only. A worker tells eight callers at
+        a time and refuses more (RESOURCE_EXHAUSTED, QUEUE_FULL).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

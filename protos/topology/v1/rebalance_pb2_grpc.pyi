@@ -59,7 +59,8 @@ class RebalanceServiceStub:
     """Reads the present rebalance, or the last one. Read-only."""
     WatchRebalance: _grpc.UnaryStreamMultiCallable[_rebalance_pb2.WatchRebalanceRequest, _rebalance_pb2.WatchRebalanceResponse]
     """Tells how the present rebalance goes on: at once, then whenever something has changed, at most twice a second. Ends
-    with OK after telling of one that is over, also when it was over before. Read-only.
+    with OK after telling of one that is over, also when it was over before. Read-only. A worker tells eight callers at
+    a time and refuses more (RESOURCE_EXHAUSTED, QUEUE_FULL).
     """
     PauseRebalance: _grpc.UnaryUnaryMultiCallable[_rebalance_pb2.PauseRebalanceRequest, _rebalance_pb2.PauseRebalanceResponse]
     """Lets the moves rest. A complete placement is left."""
@@ -117,7 +118,8 @@ class RebalanceServiceAsyncStub(RebalanceServiceStub):
     """Reads the present rebalance, or the last one. Read-only."""
     WatchRebalance: _aio.UnaryStreamMultiCallable[_rebalance_pb2.WatchRebalanceRequest, _rebalance_pb2.WatchRebalanceResponse]  # type: ignore[assignment]
     """Tells how the present rebalance goes on: at once, then whenever something has changed, at most twice a second. Ends
-    with OK after telling of one that is over, also when it was over before. Read-only.
+    with OK after telling of one that is over, also when it was over before. Read-only. A worker tells eight callers at
+    a time and refuses more (RESOURCE_EXHAUSTED, QUEUE_FULL).
     """
     PauseRebalance: _aio.UnaryUnaryMultiCallable[_rebalance_pb2.PauseRebalanceRequest, _rebalance_pb2.PauseRebalanceResponse]  # type: ignore[assignment]
     """Lets the moves rest. A complete placement is left."""
@@ -196,7 +198,8 @@ class RebalanceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_rebalance_pb2.WatchRebalanceResponse], _abc.AsyncIterator[_rebalance_pb2.WatchRebalanceResponse]]:
         """Tells how the present rebalance goes on: at once, then whenever something has changed, at most twice a second. Ends
-        with OK after telling of one that is over, also when it was over before. Read-only.
+        with OK after telling of one that is over, also when it was over before. Read-only. A worker tells eight callers at
+        a time and refuses more (RESOURCE_EXHAUSTED, QUEUE_FULL).
         """
 
     @_abc_1.abstractmethod

@@ -126,7 +126,7 @@ async def connect(address: Address, *, username: str | None, password: str | Non
     except BaseException as error:
         if wire is not None:
             wire.close()
-        if isinstance(error, OSError | TimeoutError | Lost):
+        if isinstance(error, OSError | TimeoutError | UnicodeError | Lost):  # UnicodeError: what can be no host name
             raise Lost(f"{address}: {error!r}") from error
         raise
     return wire

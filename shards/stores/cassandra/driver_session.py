@@ -78,7 +78,7 @@ class DriverSession(Session):
         """Connects; the keyspace need not be there. Raises ``Unavailable``."""
         try:
             cluster = _cluster(settings)
-        except (OSError, cassandra.UnresolvableContactPoints) as error:  # files of TLS, host names
+        except (OSError, UnicodeError, cassandra.UnresolvableContactPoints) as error:  # files of TLS, host names
             raise Unavailable(f"{', '.join(settings.contact_points)}: {_text(error)}") from error
         try:
             session = await asyncio.to_thread(cluster.connect, wait_for_all_pools=True)
