@@ -1,7 +1,7 @@
 """Why a call failed: one family of exceptions, whose classes say what a caller can do about it.
 
     OrderError
-    ├── InvalidRequest          the request is wrong: correct it (violations name every bad field)
+    ├── InvalidRequest          the request is wrong: correct it (violations name the bad fields)
     │   ├── RequestIdExpired    too old to be told from a finished one; nothing was or will be created under it
     │   └── RequestIdAhead      minted by a clock that runs ahead of the server's
     ├── NotFound                there is no such order
@@ -155,7 +155,7 @@ class OrderError(Exception):
 
 
 class InvalidRequest(OrderError):
-    """The request is wrong as it stands; ``violations`` names every bad field."""
+    """The request is wrong as it stands; ``violations`` names its bad fields, of many the first."""
 
 
 class RequestIdExpired(InvalidRequest):
