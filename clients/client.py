@@ -13,7 +13,7 @@ from clients import submit as submission
 from clients import wire
 from clients.calls import Calls
 from clients.coalescing import Coalescer, CreateAnswer
-from clients.errors import OrderError, Unavailable
+from clients.errors import NotFound, OrderError, Unavailable
 from clients.fleet import Fleet
 from clients.gathering import Limits
 from clients.orders import (
@@ -225,13 +225,32 @@ class OrderClient:
             answer = await self._calls.unary(lambda link: link.orders.BatchGetOrders, request, attempts)
             orders.update((message.order_id, wire.order(message)) for message in answer.orders)
             missing.update(answer.missing_order_ids)
+            if left and len(answer.unprocessed_order_ids) == len(left):  # a full answer is progress
+                answer = await self._first_alone(request, answer, attempts)
+                orders.update((message.order_id, wire.order(message)) for message in answer.orders)
+                missing.update(answer.missing_order_ids)
             if not answer.unprocessed_order_ids:
                 found = tuple(orders[order_id] for order_id in asked if order_id in orders)
                 return Found(found, tuple(text for order_id, text in asked.items() if order_id in missing))
-            if len(answer.unprocessed_order_ids) == len(left):  # a full answer is progress, an empty one is a failure
-                error = Unavailable(f"{len(left)} orders were not looked up", code=grpc.StatusCode.UNAVAILABLE)
-                await self._calls.wait_or_raise(error, attempts)
             left = list(answer.unprocessed_order_ids)
+
+    async def _first_alone(
+        self,
+        request: orders_pb2.BatchGetOrdersRequest,
+        answer: orders_pb2.BatchGetOrdersResponse,
+        attempts: Attempts,
+    ) -> orders_pb2.BatchGetOrdersResponse:
+        """Asks for the first of the orders that none was looked up of by itself: a batch has no word for why not."""
+        first, *rest = answer.unprocessed_order_ids
+        alone = orders_pb2.GetOrderRequest(order_id=first, consistency=request.consistency)
+        told = orders_pb2.BatchGetOrdersResponse(unprocessed_order_ids=rest)
+        try:
+            found = await self._calls.unary(lambda link: link.orders.GetOrder, alone, attempts)
+        except NotFound:
+            told.missing_order_ids.append(first)
+        else:
+            told.orders.append(found.order)
+        return told
 
     async def list_page(
         self,

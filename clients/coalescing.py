@@ -130,26 +130,29 @@ class Coalescer:
     async def _fly_gets(self, group: list[_Get], consistency: orders_pb2.Consistency.ValueType, *, retry: bool) -> None:
         calls = self._calls
         try:
-            if len(group) == 1:
-                single = await calls.once(
-                    lambda link: link.orders.GetOrder, group[0].request, _timeout_s(group), wait_for_ready=retry
-                )
-                _settle(group[0], single.order)
-                group = []
-            while group:  # ends: each answer settles one at least, or all
+            while len(group) > 1:  # ends: each answer settles one at least
                 ids = dict.fromkeys(each.request.order_id for each in group)
                 batch = orders_pb2.BatchGetOrdersRequest(order_ids=ids, consistency=consistency)
                 answer = await calls.once(
                     lambda link: link.orders.BatchGetOrders, batch, _timeout_s(group), wait_for_ready=retry
                 )
                 group = _share(group, answer)
+            for each in group:
+                single = await calls.once(
+                    lambda link: link.orders.GetOrder, each.request, _timeout_s(group), wait_for_ready=retry
+                )
+                _settle(each, single.order)
             calls.budget.succeeded()
         except OrderError as error:
             _fail_all(group, error)
 
 
 def _share(group: list[_Get], answer: orders_pb2.BatchGetOrdersResponse) -> list[_Get]:
-    """Settles gets by the answer to all of them; returns those that it had no room for, to be asked for at once."""
+    """Settles gets by the answer to all of them; returns those to be asked for at once, fewer than there were.
+
+    They are those that it had no room for. Of those that were not looked up it is the first, by itself: that tells why,
+    for which a batch has no word.
+    """
     found = {order.order_id: order for order in answer.orders}
     missing = set(answer.missing_order_ids)
     left: list[_Get] = []
@@ -163,8 +166,8 @@ def _share(group: list[_Get], answer: orders_pb2.BatchGetOrdersResponse) -> list
         else:
             left.append(each)
     if left and answer.ByteSize() < ANSWER_BYTES_FULL:
-        _fail_all(left, _not_looked_up())
-        return []
+        _fail_all(left[1:], _not_looked_up())
+        del left[1:]
     return left
 
 

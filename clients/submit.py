@@ -189,7 +189,7 @@ class _Window:
         self._held_back: defaultdict[str, deque[_Item]] = defaultdict(deque)
         """What would be answered under the echo of an item that is on its way. No line is empty."""
         self._in_doubt = False
-        """An attempt of something without a fate may have created it."""
+        """An attempt of something may have created it; that stands, whatever became of it since."""
         self.outbox: asyncio.Queue[_Item | None] = asyncio.Queue()  # bounded by the semaphore; None: look again
 
     def is_finished(self) -> bool:

@@ -99,6 +99,14 @@ class CallLog:
             Reason.INTERNAL, f"a defect of the service: report it with call_id {call_id}", metadata={"call_id": call_id}
         )
 
+    def unread(self, method: str, order_id: bytes, error: OrderError) -> None:
+        """An order among others could not be read for good, and the answer has no word for that."""
+        if self._has_room():
+            facts = self._facts(method, Call(), None) | {"order_id": format_uuid(order_id), "reason": error.reason.name}
+            slot = slot_of(order_id)
+            facts |= {"code": "DATA_LOSS", "slot": slot, "shard": self._shard_of(slot)}
+            _logger.error("order cannot be read", extra=facts)
+
     def _has_room(self) -> bool:
         second = int(self._clock())
         if second != self._second:

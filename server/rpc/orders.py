@@ -14,12 +14,13 @@ from server.app.latest import ENTRY_BYTES_MAX, Latest
 from server.app.listing import Query, validate
 from server.app.orders import Orders
 from server.domain import limits
-from server.domain.errors import Violation
+from server.domain.errors import OrderError, Reason, Violation
 from server.domain.order import Order
 from server.domain.states import Verb
 from server.rpc import convert, encoding
 from server.rpc.admission import Entry
 from server.rpc.call import Call
+from server.rpc.call_log import CallLog
 from server.rpc.creates import NAME, Creates
 from server.rpc.pipeline import Handler, Pipeline, Ready, Service
 from shards.keys import format_uuid
@@ -37,9 +38,10 @@ an order that is lost is a sale, and who reads will read again."""
 class OrderServicer:
     """The methods of one worker; stateless but for its collaborators."""
 
-    def __init__(self, orders: Orders, creates: Creates) -> None:
+    def __init__(self, orders: Orders, creates: Creates, log: CallLog) -> None:
         self._orders = orders
         self._creates = creates
+        self._log = log
         self._ready = Latest(_get_answer, lambda _order, answer: len(answer.data) <= ENTRY_BYTES_MAX)
 
     def service(self, pipeline: Pipeline) -> Service:
@@ -96,6 +98,8 @@ class OrderServicer:
                 rest.missing_order_ids.append(format_uuid(order_id))
             elif not isinstance(order, Order) or not room.take(order):
                 rest.unprocessed_order_ids.append(format_uuid(order_id))
+                if isinstance(order, OrderError) and order.reason is Reason.STORE_CORRUPT:
+                    self._log.unread(f"{NAME}/BatchGetOrders", order_id, order)
         return room.before(rest)
 
     async def list_orders(self, request: pb.ListOrdersRequest, call: Call) -> Ready:

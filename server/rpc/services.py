@@ -97,7 +97,7 @@ def build_services(
     load = LoadReport() if admission is None else LoadReport(lambda: admission.gate.waiting)
     pipeline = Pipeline(NullObserver() if observer is None else observer, log, streams, admission, load)
     own = [
-        OrderServicer(orders, Creates(orders, log)).service(pipeline),
+        OrderServicer(orders, Creates(orders, log), log).service(pipeline),
         TopologyServicer(router, fleet).service(pipeline),
     ]
     if channelz:

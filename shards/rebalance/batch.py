@@ -278,8 +278,14 @@ class Batch:
         return frozenset(move.slot for move in moves)
 
     async def _each(self, call: Callable[[Copying], Coroutine[object, object, int | None]]) -> int:
-        """Does something for each target, side by side; returns how many rows that were."""
-        return sum(count or 0 for count in await asyncio.gather(*(call(copying) for copying in self._copyings)))
+        """Does something for each target, side by side; returns how many rows that were. One that fails ends all."""
+        tasks = [asyncio.ensure_future(call(copying)) for copying in self._copyings]
+        try:
+            return sum(count or 0 for count in await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def flipped(topology: Topology, moves: Sequence[Move], gen: int) -> Topology | None:

@@ -97,6 +97,8 @@ class Mover:
                 if record is None:
                     continue
                 self._term = Term(record, self._fleet, self._name, self._at, self._tell)
+                if self._stopping.is_set():  # while it took over
+                    self._term.stop()
                 working = asyncio.ensure_future(self._term.run())
                 await asyncio.wait((working, holding), return_when=asyncio.FIRST_COMPLETED)
                 if not working.done():

@@ -24,6 +24,7 @@ from clients import (
     RequestIdExpired,
     RetryBudget,
     RetryPolicy,
+    ServerFault,
     State,
     TransitionNotAllowed,
     Unavailable,
@@ -323,6 +324,19 @@ async def test_what_was_not_looked_up_is_asked_for_again(client: OrderClient, se
     found = await client.batch_get([*created, "nothing", created[0]])
     assert [order.order_id for order in found.orders] == created
     assert found.missing_order_ids == ("nothing",)
+
+
+async def test_why_an_order_is_not_looked_up_is_found_out(client: OrderClient, server: ScriptedServer) -> None:
+    """An order that a batch cannot answer is asked for by itself: it is told why, found, or missing."""
+    first, second = [each.order.order_id for each in await client.batch_create(drafts(2)) if isinstance(each, Created)]
+    server.script("BatchGetOrders", Items({1: FULL}), Items({0: FULL}))
+    server.script("GetOrder", Fail(grpc.StatusCode.DATA_LOSS, "STORE_CORRUPT", "it is damaged"))
+    with pytest.raises(ServerFault, match="it is damaged"):
+        await client.batch_get([first, second])
+    server.script("BatchGetOrders", Items({0: FULL}))
+    assert [order.order_id for order in (await client.batch_get([first])).orders] == [first]
+    server.script("BatchGetOrders", Items({0: FULL}))
+    assert (await client.batch_get(["nothing"])).missing_order_ids == ("nothing",)
 
 
 async def test_ids_are_found_in_either_case(client: OrderClient) -> None:

@@ -203,3 +203,17 @@ async def test_orders_that_were_not_looked_up_are_asked_for_again(client: OrderC
     asked += [[request.order_id] for request in server.sent(orders_pb2.GetOrderRequest)]
     assert asked[0] == ids
     assert sorted(itertools.chain(*asked[1:])) == [ids[0], ids[2]]
+
+
+async def test_a_get_among_others_is_told_why_its_order_is_not_looked_up(
+    client: OrderClient, server: ScriptedServer
+) -> None:
+    """Of gets that travel together, the one whose order is damaged hears so, and the others have their orders."""
+    ids = [f"0190b0a2-7c31-7d3f-8a55-2f1e9c6b7d1{i}" for i in range(3)]
+    for each, order_id in zip(await asyncio.gather(*creates(client, 3)), ids, strict=True):
+        next(o for o in server.orders.values() if o.customer_id == each.order.customer_id).order_id = order_id
+    server.script("BatchGetOrders", Items({1: unavailable()}))
+    server.script("GetOrder", Fail(grpc.StatusCode.DATA_LOSS, "STORE_CORRUPT", "it is damaged"))
+    found = await asyncio.gather(*map(client.get, ids), return_exceptions=True)
+    assert [getattr(order, "order_id", None) for order in found] == [ids[0], None, ids[2]]
+    assert getattr(found[1], "reason", None) == "STORE_CORRUPT"

@@ -274,3 +274,19 @@ async def test_a_mover_that_nohup_keeps_works_on_without_its_terminal(fleet: Fle
     await begin(fleet, Kind.ADD, slots=SLOTS)
     await in_foreground(tmp_path / "data", "nohup")
     assert await is_done(fleet)
+
+
+async def test_a_mover_that_is_stopped_while_it_takes_over_leaves(fleet: Fleet) -> None:
+    """One stop is enough, whenever it comes: nothing is moved after it."""
+    await begin(fleet, Kind.ADD, slots=SLOTS)
+
+    async def at(point: str) -> None:
+        if point == "after take over":
+            mover.stop()
+
+    mover = Mover(fleet, at=at)
+    async with asyncio.timeout(30):
+        await mover.run(stays=False)
+    record = await record_of(fleet)
+    assert record.state is State.RUNNING
+    assert len(record.remaining(await topology_of(fleet))) == len(record.moves)

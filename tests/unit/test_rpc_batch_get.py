@@ -1,10 +1,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pytest
+
 from protos.orders.v1 import orders_pb2 as pb
 from server.domain.errors import OrderError, Reason
 from server.domain.order import Draft, Line, Order, create
 from server.rpc.call import Call
+from server.rpc.call_log import CallLog
 from server.rpc.orders import OrderServicer
 from shards.keys import format_uuid, mint_uuid7
 
@@ -31,10 +34,21 @@ async def test_an_order_whose_shard_failed_is_not_called_missing() -> None:
         absent: None,
         silent: OrderError(Reason.STORE_UNAVAILABLE, "the shard did not answer"),
     }
-    servicer: Any = OrderServicer(Found(found), None)  # type: ignore[arg-type]  # all that this method asks
+    servicer: Any = OrderServicer(Found(found), None, CallLog(lambda _: 0))  # type: ignore[arg-type]  # all that this method asks
     request = pb.BatchGetOrdersRequest(order_ids=[format_uuid(order_id) for order_id in found])
     ready = await servicer.batch_get_orders(request, Call())
     answer = pb.BatchGetOrdersResponse.FromString(ready.data)
     assert [order.order_id for order in answer.orders] == [format_uuid(there)]
     assert list(answer.missing_order_ids) == [format_uuid(absent)]
     assert list(answer.unprocessed_order_ids) == [format_uuid(silent)]
+
+
+async def test_an_order_that_cannot_be_read_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """The answer has no word for damage: the id is unprocessed, and the operator is told of it."""
+    damaged = mint_uuid7()
+    found = {damaged: OrderError(Reason.STORE_CORRUPT, "it is damaged")}
+    servicer: Any = OrderServicer(Found(found), None, CallLog(lambda _: 0))  # type: ignore[arg-type]  # as above
+    ready = await servicer.batch_get_orders(pb.BatchGetOrdersRequest(order_ids=[format_uuid(damaged)]), Call())
+    assert list(pb.BatchGetOrdersResponse.FromString(ready.data).unprocessed_order_ids) == [format_uuid(damaged)]
+    (line,) = caplog.records
+    assert (line.levelname, line.__dict__["order_id"]) == ("ERROR", format_uuid(damaged))
