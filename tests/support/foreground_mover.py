@@ -40,8 +40,8 @@ def main(how: str, *words: str) -> None:
     """Runs the command."""
     told = sys.stdout = Told()
     left = [how]
-    if how == "nohup":
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # whoever runs the tests may be kept by nohup, too
+    signal.signal(signal.SIGHUP, signal.SIG_IGN if how == "nohup" else signal.SIG_DFL)
 
     async def at(reached: str) -> None:
         if reached != "after pause" or not left:
