@@ -18,7 +18,7 @@ from shards.contract import StoreError, Unavailable
 from shards.keys import format_uuid
 from shards.leases import Leaving
 from shards.rebalance import manifest
-from shards.rebalance.copying import Copying
+from shards.rebalance.copying import Copying, all_of
 from shards.rebalance.fleet import At, Part
 from shards.rebalance.gates import Gates
 from shards.rebalance.home import Home
@@ -279,13 +279,7 @@ class Batch:
 
     async def _each(self, call: Callable[[Copying], Coroutine[object, object, int | None]]) -> int:
         """Does something for each target, side by side; returns how many rows that were. One that fails ends all."""
-        tasks = [asyncio.ensure_future(call(copying)) for copying in self._copyings]
-        try:
-            return sum(count or 0 for count in await asyncio.gather(*tasks))
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        return sum(count or 0 for count in await all_of(call(copying) for copying in self._copyings))
 
 
 def flipped(topology: Topology, moves: Sequence[Move], gen: int) -> Topology | None:

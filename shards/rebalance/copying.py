@@ -7,8 +7,8 @@ changed during the one before, and the last one, when nothing changes any more, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, Sequence
-from typing import Final, TypeVar
+from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable, Iterator, Sequence
+from typing import Any, Final, TypeVar
 
 from shards.contract import BUCKET_S, Copies, Row, StoreError
 from shards.keys import Key, bucket_of, key_of
@@ -17,6 +17,7 @@ from shards.rebalance.record import Move
 from shards.rebalance.throttle import Throttle
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 CHUNK_ROWS: Final = 256
 """Rows read and placed at once."""
@@ -142,13 +143,18 @@ async def _side_by_side(chunks: Iterable[list[T]], call: Callable[[list[T]], Awa
         for chunk in todo:
             await call(chunk)
 
-    workers = [asyncio.ensure_future(work()) for _ in range(CHUNKS_AT_ONCE)]
+    await all_of(work() for _ in range(CHUNKS_AT_ONCE))
+
+
+async def all_of(works: Iterable[Coroutine[Any, Any, R]]) -> list[R]:
+    """Returns what each of these returns, in order; when one fails the others have ended before its error is raised."""
+    tasks = [asyncio.ensure_future(work) for work in works]
     try:
-        await asyncio.gather(*workers)
+        return await asyncio.gather(*tasks)
     finally:
-        for worker in workers:
-            worker.cancel()
-        await asyncio.wait(workers)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
