@@ -223,25 +223,20 @@ class OrderClient:
                 order_ids=left, consistency=orders_pb2.Consistency.ValueType(consistency)
             )
             answer = await self._calls.unary(lambda link: link.orders.BatchGetOrders, request, attempts)
+            if left and len(answer.unprocessed_order_ids) == len(left):  # a full answer is progress
+                answer = await self._first_alone(request, attempts)
             orders.update((message.order_id, wire.order(message)) for message in answer.orders)
             missing.update(answer.missing_order_ids)
-            if left and len(answer.unprocessed_order_ids) == len(left):  # a full answer is progress
-                answer = await self._first_alone(request, answer, attempts)
-                orders.update((message.order_id, wire.order(message)) for message in answer.orders)
-                missing.update(answer.missing_order_ids)
             if not answer.unprocessed_order_ids:
                 found = tuple(orders[order_id] for order_id in asked if order_id in orders)
                 return Found(found, tuple(text for order_id, text in asked.items() if order_id in missing))
             left = list(answer.unprocessed_order_ids)
 
     async def _first_alone(
-        self,
-        request: orders_pb2.BatchGetOrdersRequest,
-        answer: orders_pb2.BatchGetOrdersResponse,
-        attempts: Attempts,
+        self, request: orders_pb2.BatchGetOrdersRequest, attempts: Attempts
     ) -> orders_pb2.BatchGetOrdersResponse:
-        """Asks for the first of the orders that none was looked up of by itself: a batch has no word for why not."""
-        first, *rest = answer.unprocessed_order_ids
+        """Answers a batch of which nothing was looked up, the first by itself: a batch has no word for why not."""
+        first, *rest = request.order_ids
         alone = orders_pb2.GetOrderRequest(order_id=first, consistency=request.consistency)
         told = orders_pb2.BatchGetOrdersResponse(unprocessed_order_ids=rest)
         try:

@@ -17,7 +17,7 @@ import grpc
 
 from server.domain.errors import OrderError, Reason
 from server.rpc.call import Call
-from server.rpc.errors import Refusal
+from server.rpc.errors import RULES, Refusal
 from shards.keys import format_uuid, parse_uuid7, slot_and_tag, slot_of
 
 FIELDS: Final = (
@@ -99,13 +99,11 @@ class CallLog:
             Reason.INTERNAL, f"a defect of the service: report it with call_id {call_id}", metadata={"call_id": call_id}
         )
 
-    def unread(self, method: str, order_id: bytes, error: OrderError) -> None:
-        """An order among others could not be read for good, and the answer has no word for that."""
+    def unread(self, method: str, call: Call, error: OrderError) -> None:
+        """The call's order, one among others, could not be read for good, and the answer has no word for that."""
         if self._has_room():
-            facts = self._facts(method, Call(), None) | {"order_id": format_uuid(order_id), "reason": error.reason.name}
-            slot = slot_of(order_id)
-            facts |= {"code": "DATA_LOSS", "slot": slot, "shard": self._shard_of(slot)}
-            _logger.error("order cannot be read", extra=facts)
+            told = {"code": RULES[error.reason].code.name, "reason": error.reason.name}
+            _logger.error("order cannot be read", extra=self._facts(method, call, None) | told)
 
     def _has_room(self) -> bool:
         second = int(self._clock())

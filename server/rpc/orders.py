@@ -99,7 +99,8 @@ class OrderServicer:
             elif not isinstance(order, Order) or not room.take(order):
                 rest.unprocessed_order_ids.append(format_uuid(order_id))
                 if isinstance(order, OrderError) and order.reason is Reason.STORE_CORRUPT:
-                    self._log.unread(f"{NAME}/BatchGetOrders", order_id, order)
+                    call.order_id = order_id
+                    self._log.unread(f"{NAME}/BatchGetOrders", call, order)
         return room.before(rest)
 
     async def list_orders(self, request: pb.ListOrdersRequest, call: Call) -> Ready:
