@@ -42,13 +42,6 @@ FULL = Fail(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", retry_delay_s=0.00
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[ScriptedServer]:
-    """A worker that fails on cue."""
-    async with ScriptedServer(f"{HOST}:0") as server:
-        yield server
-
-
-@pytest.fixture
 async def client(server: ScriptedServer) -> AsyncIterator[OrderClient]:
     """A client of that worker, which retries quickly."""
     async with OrderClient(server.address, policy=QUICK, caller_id="tests") as client:

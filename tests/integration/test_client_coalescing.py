@@ -31,13 +31,6 @@ QUICK = RetryPolicy(attempts_max=5, backoff_s=0.001, attempt_timeout_s=20)
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[ScriptedServer]:
-    """A worker that fails on cue."""
-    async with ScriptedServer(f"{HOST}:0") as server:
-        yield server
-
-
-@pytest.fixture
 async def client(server: ScriptedServer) -> AsyncIterator[OrderClient]:
     """A client of that worker, which retries quickly."""
     async with OrderClient(server.address, policy=QUICK, caller_id="tests") as client:

@@ -2,7 +2,7 @@
 
 import asyncio
 import datetime as dt
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 import grpc
 import pytest
@@ -20,13 +20,6 @@ LATER = dt.datetime(2031, 5, 6, 7, 8, 9, tzinfo=dt.UTC)
 AHEAD = refused_id("REQUEST_ID_AHEAD", LATER)
 FULL = Fail(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", retry_delay_s=0.001)
 UNKNOWN = Fail(grpc.StatusCode.UNAVAILABLE, "OUTCOME_UNKNOWN", retry_delay_s=0.001)
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[ScriptedServer]:
-    """A worker that fails on cue."""
-    async with ScriptedServer(f"{HOST}:0") as server:
-        yield server
 
 
 def drafts(count: int) -> list[NewOrder]:

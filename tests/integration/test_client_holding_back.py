@@ -19,13 +19,6 @@ FULL = Fail(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", retry_delay_s=0.00
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[ScriptedServer]:
-    """A worker that fails on cue."""
-    async with ScriptedServer(f"{HOST}:0") as server:
-        yield server
-
-
-@pytest.fixture
 async def client(server: ScriptedServer) -> AsyncIterator[OrderClient]:
     """A client of that worker, which never retries and holds a list back whenever it holds back at all."""
     async with OrderClient(server.address, policy=ONCE, discover=False) as client:
