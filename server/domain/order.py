@@ -16,7 +16,7 @@ from server.domain.states import FINAL, TRANSITIONS, State, Verb, allowed_verbs
 FIELDS_NAMED_MAX: Final = 50
 """Bad fields of an order's lines that are named; the others are counted. The trailers of a call have room for no more.
 
-All those of a batch that is bad throughout would be 300,000: to build them would keep the event loop for half a second.
+All those of a batch that is bad throughout would be 300,000, and the event loop would stand still while they are built.
 """
 
 

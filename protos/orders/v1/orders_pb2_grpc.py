@@ -173,8 +173,8 @@ class OrderServiceServicer:
     def BatchGetOrders(self, request, context):
         """Reads up to 500 orders by id.
 
-        Ids that were not looked up (the answer would pass 3 MiB, their shard did not answer, or the order is damaged) come
-        back as `unprocessed_order_ids`: ask for those again. A malformed id is INVALID_ARGUMENT for the call.
+        Ids that were not looked up (the answer would pass 3 MiB, their shard did not answer, or the order is damaged) are
+        `unprocessed_order_ids`: ask again, at last by GetOrder, which tells why. A malformed id is INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -85,8 +85,8 @@ class OrderServiceStub:
     BatchGetOrders: _grpc.UnaryUnaryMultiCallable[_orders_pb2.BatchGetOrdersRequest, _orders_pb2.BatchGetOrdersResponse]
     """Reads up to 500 orders by id.
 
-    Ids that were not looked up (the answer would pass 3 MiB, their shard did not answer, or the order is damaged) come
-    back as `unprocessed_order_ids`: ask for those again. A malformed id is INVALID_ARGUMENT for the call.
+    Ids that were not looked up (the answer would pass 3 MiB, their shard did not answer, or the order is damaged) are
+    `unprocessed_order_ids`: ask again, at last by GetOrder, which tells why. A malformed id is INVALID_ARGUMENT.
     """
     ListOrders: _grpc.UnaryUnaryMultiCallable[_orders_pb2.ListOrdersRequest, _orders_pb2.ListOrdersResponse]
     """Lists the orders of one customer, newest first, complete and read-your-writes at any moment.
@@ -177,8 +177,8 @@ class OrderServiceAsyncStub(OrderServiceStub):
     BatchGetOrders: _aio.UnaryUnaryMultiCallable[_orders_pb2.BatchGetOrdersRequest, _orders_pb2.BatchGetOrdersResponse]  # type: ignore[assignment]
     """Reads up to 500 orders by id.
 
-    Ids that were not looked up (the answer would pass 3 MiB, their shard did not answer, or the order is damaged) come
-    back as `unprocessed_order_ids`: ask for those again. A malformed id is INVALID_ARGUMENT for the call.
+    Ids that were not looked up (the answer would pass 3 MiB, their shard did not answer, or the order is damaged) are
+    `unprocessed_order_ids`: ask again, at last by GetOrder, which tells why. A malformed id is INVALID_ARGUMENT.
     """
     ListOrders: _aio.UnaryUnaryMultiCallable[_orders_pb2.ListOrdersRequest, _orders_pb2.ListOrdersResponse]  # type: ignore[assignment]
     """Lists the orders of one customer, newest first, complete and read-your-writes at any moment.
@@ -296,8 +296,8 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_orders_pb2.BatchGetOrdersResponse, _abc.Awaitable[_orders_pb2.BatchGetOrdersResponse]]:
         """Reads up to 500 orders by id.
 
-        Ids that were not looked up (the answer would pass 3 MiB, their shard did not answer, or the order is damaged) come
-        back as `unprocessed_order_ids`: ask for those again. A malformed id is INVALID_ARGUMENT for the call.
+        Ids that were not looked up (the answer would pass 3 MiB, their shard did not answer, or the order is damaged) are
+        `unprocessed_order_ids`: ask again, at last by GetOrder, which tells why. A malformed id is INVALID_ARGUMENT.
         """
 
     @_abc_1.abstractmethod

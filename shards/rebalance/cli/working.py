@@ -170,6 +170,6 @@ async def _ended(session: Session, fleet: Fleet, record: RebalanceRecord | None,
     if not session.as_json:
         if not session.out.is_terminal:  # there the last view has them
             for text in show.stuck(record):
-                session.out.print(f"stuck: {text}", markup=False, highlight=False, soft_wrap=True)
+                session.out.print(f"stuck: {text}", soft_wrap=True)
         session.out.print(f"Slots that are stuck serve where they were; `{show.COMMAND} resume` tries them again.")
     return ExitCode.UNFINISHED
